@@ -1,0 +1,16 @@
+module github.com/owtp-go/owtp
+
+go 1.26.0
+
+require (
+	github.com/coder/websocket v1.8.15
+	github.com/emmansun/gmsm v0.44.1
+	github.com/mr-tron/base58 v1.3.0
+	github.com/tidwall/gjson v1.20.1
+	golang.org/x/crypto v0.54.0
+)
+
+require (
+	github.com/tidwall/match v1.1.1 // indirect
+	github.com/tidwall/pretty v1.2.0 // indirect
+)

@@ -1,0 +1,197 @@
+// Package transport is the seam between a node and the ways in which its
+// messages travel. It knows nothing of packets, keys or methods: a transport
+// carries whole messages and says where they came from.
+//
+// There are two capabilities, and a transport has one of them:
+//
+//   - a duplex connection ([Conn]) on which both sides send at any time
+//     (WebSocket, in-memory);
+//   - a one-shot exchange ([Exchanger]) of one message for one message (HTTP,
+//     message queues).
+//
+// Who writes a new transport implements [Transport] and one of [ConnDialer]
+// and [ExchangeDialer], and runs the suite in package transporttest.
+package transport
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Kind is a transport's number in hellos, signatures and additional data
+// (PROTOCOL §3). It is signed, so a packet made for one kind is worth nothing
+// on another.
+type Kind uint8
+
+const (
+	HTTP      Kind = 1
+	WebSocket Kind = 2
+	Memory    Kind = 3
+	MQ        Kind = 4
+)
+
+func (k Kind) String() string {
+	switch k {
+	case HTTP:
+		return "http"
+	case WebSocket:
+		return "ws"
+	case Memory:
+		return "mem"
+	case MQ:
+		return "mq"
+	}
+	return fmt.Sprintf("transport(%d)", uint8(k))
+}
+
+// Form tells the two forms of a message apart: on HTTP by the content type, on
+// WebSocket by text or binary.
+type Form uint8
+
+const (
+	Binary Form = 1 // the strict binary form, hellos and sealed messages
+	JSON   Form = 2 // the readable envelope
+)
+
+// A Message is one whole message: one HTTP body, one WebSocket message, one
+// message of a queue. Its Data belongs to whoever holds the Message: a sender
+// does not touch it after Send returned, a receiver may keep it and write to it.
+type Message struct {
+	Form Form
+	Data []byte
+
+	// The rest is for message queues; other transports leave it zero.
+	To          string        // queue that this message goes to; "" is the dialled one
+	ReplyTo     string        // queue that the answer goes to
+	Expires     time.Duration // the broker may drop the message after this time; 0 never
+	Redelivered bool          // the broker says that it may have delivered it before
+}
+
+// A Conn is a duplex connection that keeps the borders and the order of
+// messages. At most one goroutine calls Send at a time, and at most one calls
+// Recv; Close may be called by anybody at any time, any number of times, and
+// makes the others return. After a Close by either side errors satisfy
+// errors.Is(err, net.ErrClosed). An ended context may end the connection.
+type Conn interface {
+	Send(ctx context.Context, m Message) error
+	Recv(ctx context.Context) (Message, error)
+	// Close ends the connection at once. The reason is a short text for
+	// people; the peer may or may not see it and must not rely on it.
+	Close(reason string) error
+	LocalAddr() string
+	RemoteAddr() string
+}
+
+// An Exchanger sends one message and returns the answer to it. It is safe for
+// concurrent use. An error for which errors.Is(err, ErrNotSent) holds promises
+// that the peer cannot have received anything; a *Refusal is what the peer's
+// transport (or somebody between) said instead of an answer, and is not proved.
+type Exchanger interface {
+	Exchange(ctx context.Context, m Message) (Message, error)
+	RemoteAddr() string
+	Close() error
+}
+
+// ErrNotSent marks errors after which nothing can have reached the peer, such
+// as a refused dial.
+var ErrNotSent = errors.New("owtp: not sent")
+
+// NotSent wraps err so that it satisfies errors.Is(_, ErrNotSent).
+func NotSent(err error) error {
+	return notSentError{err}
+}
+
+type notSentError struct{ error }
+
+func (e notSentError) Unwrap() error        { return e.error }
+func (e notSentError) Is(target error) bool { return target == ErrNotSent }
+
+// A Refusal is an answer that is no packet: an HTTP status line, a close code,
+// a broker's return. Nobody signed it.
+type Refusal struct {
+	Status int    // as in PROTOCOL §9
+	Reason string // one line for people
+}
+
+func (r *Refusal) Error() string {
+	return fmt.Sprintf("refused with status %d: %s", r.Status, r.Reason)
+}
+
+// Remote says where a message came from.
+type Remote struct {
+	Addr      string // host:port of the socket, or of the client that a trusted proxy names
+	LocalAddr string
+}
+
+// A Handler is given what a listener receives. Its methods are called on
+// goroutines of the transport and may block.
+type Handler interface {
+	// ServeConn owns c until it returns; the transport then closes c.
+	ServeConn(ctx context.Context, c Conn)
+	// ServeExchange answers one message. A *Refusal as the error says that m
+	// was no packet; the transport tells the peer in its own way (HTTP: the
+	// status line). ctx ends when the peer is gone.
+	ServeExchange(ctx context.Context, from Remote, m Message) (Message, error)
+}
+
+// A Listener is bound and accepting when Listen returns it.
+type Listener interface {
+	Addr() net.Addr
+	// Shutdown stops accepting and waits for the exchanges under way, or
+	// until ctx ends. It does not end connections: they are the handler's.
+	Shutdown(ctx context.Context) error
+	// Close stops accepting and ends everything at once, connections too,
+	// and returns when no goroutine of the listener is left.
+	Close() error
+}
+
+// A Transport carries messages for a node.
+type Transport interface {
+	Kind() Kind
+	Listen(ctx context.Context, cfg Config, h Handler) (Listener, error)
+}
+
+// A ConnDialer is a Transport with duplex connections.
+type ConnDialer interface {
+	Transport
+	DialConn(ctx context.Context, cfg Config) (Conn, error)
+}
+
+// An ExchangeDialer is a Transport with one-shot exchanges.
+type ExchangeDialer interface {
+	Transport
+	DialExchange(ctx context.Context, cfg Config) (Exchanger, error)
+}
+
+// Config is what a transport needs to know of one listener or one peer. The
+// node fills every number; a transport has no defaults of its own.
+type Config struct {
+	Address string      // "host:port", where an empty host was resolved by the node; a name for Memory
+	TLS     *tls.Config // nil: no TLS
+
+	MaxMessage       int           // bytes of one message; more is refused with 413
+	MaxHeader        int           // bytes of HTTP headers
+	HandshakeTimeout time.Duration // for TLS, HTTP headers and the WebSocket upgrade
+	BodyTimeout      time.Duration // from the end of the headers to the end of the body, and for one message to be written
+	IdleTimeout      time.Duration // for an HTTP connection between two requests
+	MaxConns         int           // sockets accepted at one time; more wait in the kernel's queue
+	MaxConnsPerPeer  int           // pooled HTTP connections to one peer
+	ReadBufferSize   int           // bytes, 0 is the library's own
+	WriteBufferSize  int           // bytes, 0 is the library's own
+
+	AllowedOrigins []string       // Origins (scheme://host[:port]) that may call from a web page
+	AllowedHosts   []string       // further Host names on a loopback listener
+	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
+
+	// For message queues.
+	Account, Password, Exchange   string
+	WriteQueueName, ReadQueueName string
+
+	Logger *slog.Logger // never nil
+}
