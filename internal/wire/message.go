@@ -1,0 +1,97 @@
+package wire
+
+// A binary message begins with two octets: the protocol version and the type
+// of what follows (docs/PROTOCOL.md §3.5). JSON begins with "{" or white space,
+// so the first octet also tells the two forms apart.
+
+// A MessageType is the second octet of a binary message.
+type MessageType uint8
+
+const (
+	TypeHello       MessageType = 1 // Hello
+	TypeHelloReply  MessageType = 2 // HelloReply
+	TypePackets     MessageType = 3 // packets that are not sealed
+	TypeRecord      MessageType = 4 // sealed packets on a long connection
+	TypeSealed      MessageType = 5 // one sealed packet to the responder, HTTP and MQ
+	TypeSealedReply MessageType = 6 // one sealed packet to the initiator, HTTP and MQ
+
+	maxType = TypeSealedReply
+)
+
+// HeaderSize is the number of octets before the body of a binary message.
+const HeaderSize = 2
+
+// AppendHeader begins a binary message.
+func AppendHeader(b []byte, t MessageType) []byte { return append(b, Version, byte(t)) }
+
+// ParseHeader reads the first two octets and returns the rest.
+func ParseHeader(b []byte) (MessageType, []byte, error) {
+	if len(b) < HeaderSize {
+		return 0, nil, malformed("%d octets are no message", len(b))
+	}
+	if b[0] != Version {
+		return 0, nil, versionError(uint64(b[0]))
+	}
+	t := MessageType(b[1])
+	if t == 0 || t > maxType {
+		return 0, nil, malformed("unknown message type %d", b[1])
+	}
+	return t, b[HeaderSize:], nil
+}
+
+// AppendRecordPacket appends one packet, already in binary form, to the body of
+// a record: field 1 of Record in owtp.proto, repeated.
+func AppendRecordPacket(b, packet []byte) []byte { return appendOctets(b, 1, packet) }
+
+// ParseRecord calls fn with each packet of a record's body. It parses all of
+// them before it calls fn, so that half a record has no effect.
+func ParseRecord(b []byte) ([]*Packet, error) {
+	r := reader{rest: b}
+	var packets []*Packet
+	for r.next(1) {
+		if r.field != 1 {
+			r.unknown()
+			break
+		}
+		oct := r.octets(len(r.oct))
+		if r.err != nil {
+			break
+		}
+		if len(packets) == MaxRecordPackets {
+			return nil, malformed("more than %d packets in one record", MaxRecordPackets)
+		}
+		p, err := ParsePacket(oct)
+		if err != nil {
+			return nil, err
+		}
+		packets = append(packets, p)
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	if len(packets) == 0 {
+		return nil, malformed("record without packets")
+	}
+	return packets, nil
+}
+
+// ParseJSONRecord reads the packets of one JSON message: one object after the
+// other, with white space between them or none.
+func ParseJSONRecord(b []byte) ([]*Packet, error) {
+	var packets []*Packet
+	for i := skipSpace(b, 0); i < len(b); i = skipSpace(b, i) {
+		if len(packets) == MaxRecordPackets {
+			return nil, malformed("more than %d packets in one message", MaxRecordPackets)
+		}
+		p, end, err := parseJSONAt(b, i)
+		if err != nil {
+			return nil, err
+		}
+		packets = append(packets, p)
+		i = end
+	}
+	if len(packets) == 0 {
+		return nil, malformed("message without packets")
+	}
+	return packets, nil
+}
