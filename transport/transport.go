@@ -60,8 +60,9 @@ const (
 )
 
 // A Message is one whole message: one HTTP body, one WebSocket message, one
-// message of a queue. Its Data belongs to whoever holds the Message: a sender
-// does not touch it after Send returned, a receiver may keep it and write to it.
+// message of a queue. Send and Exchange are done with its Data when they
+// return, and the sender may use the memory again; a receiver owns what it got,
+// may keep it and write to it.
 type Message struct {
 	Form Form
 	Data []byte

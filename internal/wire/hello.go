@@ -97,7 +97,10 @@ func ParseHello(b []byte) (*Hello, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	return h, h.check(version)
+	if err := h.check(version); err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
 func (h *Hello) check(version uint64) error {
@@ -197,7 +200,10 @@ func ParseHelloReply(b []byte) (*HelloReply, error) {
 	if r.err != nil {
 		return nil, r.err
 	}
-	return h, h.check(version)
+	if err := h.check(version); err != nil {
+		return nil, err
+	}
+	return h, nil
 }
 
 func (h *HelloReply) check(version uint64) error {

@@ -149,18 +149,39 @@ type envelope struct {
 	err     error
 }
 
+// member reads one member. A mistake does not end the scan: the version may
+// stand behind it, and a packet of another version has the right to look
+// different and is to be told that.
 func (e *envelope) member(name, value []byte) error {
+	if string(name) == "v" {
+		return e.readVersion(value)
+	}
+	if e.err == nil {
+		e.read(name, value)
+	}
+	return nil
+}
+
+func (e *envelope) readVersion(value []byte) error {
+	e.version = true
+	other := envelope{}
+	if v := other.small(value, 'v', 1<<32); other.err == nil && v != Version {
+		e.err = versionError(v)
+		return e.err
+	}
+	if e.err == nil {
+		e.err = other.err
+	}
+	return nil
+}
+
+func (e *envelope) read(name, value []byte) {
 	if len(name) != 1 {
 		e.fail("unknown member %.20q", name)
-		return e.err
+		return
 	}
 	p := e.p
 	switch name[0] {
-	case 'v':
-		e.version = true
-		if v := e.small(value, 'v', 1<<32); e.err == nil && v != Version {
-			e.err = versionError(v)
-		}
 	case 'r':
 		p.Kind = Kind(e.small(value, 'r', uint64(Open)))
 	case 'm':
@@ -208,10 +229,12 @@ func (e *envelope) member(name, value []byte) error {
 	default:
 		e.fail("unknown member %q", name)
 	}
-	return e.err
 }
 
 func (e *envelope) finish() (*Packet, error) {
+	if e.err != nil {
+		return nil, e.err
+	}
 	if !e.version {
 		return nil, malformed(`no version: member "v" is missing`)
 	}
@@ -223,7 +246,10 @@ func (e *envelope) finish() (*Packet, error) {
 			return nil, e.err
 		}
 	}
-	return p, p.check()
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 func (e *envelope) fail(format string, args ...any) {

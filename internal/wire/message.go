@@ -43,8 +43,8 @@ func ParseHeader(b []byte) (MessageType, []byte, error) {
 // a record: field 1 of Record in owtp.proto, repeated.
 func AppendRecordPacket(b, packet []byte) []byte { return appendOctets(b, 1, packet) }
 
-// ParseRecord calls fn with each packet of a record's body. It parses all of
-// them before it calls fn, so that half a record has no effect.
+// ParseRecord reads the packets of a record's body: all of them or, if one is
+// wrong, none, so that half a record has no effect.
 func ParseRecord(b []byte) ([]*Packet, error) {
 	r := reader{rest: b}
 	var packets []*Packet

@@ -395,3 +395,6 @@ func (p *Packet) SetMeta(meta map[string]string) {
 	}
 	slices.SortFunc(p.Meta, func(a, b MetaEntry) int { return strings.Compare(a.Key, b.Key) })
 }
+
+// OKStatus reports whether the status of a response says success.
+func (p *Packet) OKStatus() bool { return p.Status == 0 || p.Status == 200 }

@@ -1,5 +1,10 @@
 package wire
 
+import (
+	"fmt"
+	"log/slog"
+)
+
 // A SessionRecord is a responder's session as a store keeps it, sealed at rest
 // (docs/PROTOCOL.md §7.3).
 type SessionRecord struct {
@@ -81,11 +86,22 @@ func ParseSessionRecord(b []byte) (*SessionRecord, error) {
 			r.unknown()
 		}
 	}
-	if r.err == nil && (version != recordVersion || s.Suite == "" || s.PeerKey == nil || s.Transcript == nil || s.Send == nil || s.Receive == nil) {
+	if r.err == nil && (version != recordVersion || s.Suite == "" || s.Mode < ModeSigned || s.Transport == 0 || s.OwnEpoch.IsZero() || s.PeerEpoch.IsZero() || s.PeerKey == nil || s.Transcript == nil || s.Send == nil || s.Receive == nil) {
 		r.fail("incomplete session record")
 	}
-	return s, r.err
+	if r.err != nil {
+		return nil, r.err
+	}
+	return s, nil
 }
+
+// Format keeps the secrets of a record out of logs, whatever the verb.
+func (s SessionRecord) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "SessionRecord(%s, %s)", s.Suite, s.Mode)
+}
+
+// LogValue keeps them out of structured logs, which encode the fields.
+func (s SessionRecord) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(s)) }
 
 // A CallState is where a recorded call stands (PROTOCOL §8).
 type CallState uint8
@@ -153,5 +169,8 @@ func ParseCallRecord(b []byte) (*CallRecord, error) {
 	if r.err == nil && (version != recordVersion || c.State == 0 || c.Owner.IsZero() || len(c.Attempts) == 0) {
 		r.fail("incomplete call record")
 	}
-	return c, r.err
+	if r.err != nil {
+		return nil, r.err
+	}
+	return c, nil
 }

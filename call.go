@@ -1,0 +1,220 @@
+package owtp
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/owtp-go/owtp/internal/wire"
+)
+
+// CallOptions say more about one call. The zero value is the default of
+// everything.
+type CallOptions struct {
+	// Timeout bounds the call; 0 means NodeConfig.TimeoutSEC. A context's
+	// earlier deadline counts. The remaining time travels with the request.
+	Timeout time.Duration
+	// Meta travels with the request: at most 32 entries, keys of at most 64
+	// and values of at most 1024 bytes.
+	Meta map[string]string
+	// Trace is a W3C traceparent, at most 512 bytes.
+	Trace string
+	// CallKey, 16 bytes not all zero, names the call across attempts: the
+	// peer runs its handler once for one key. nil means the call's nonce.
+	CallKey []byte
+}
+
+// Call calls a method of a connected peer, by name or ID. A non-nil error
+// means that nothing was sent and f never runs; nil means that f, which may be
+// nil, runs exactly once, with an answer or with a status of ours: 408, 430,
+// 503, 504 and the like. With sync, Call returns after f has. f runs on a
+// goroutine of its own and may call.
+func (n *OWTPNode) Call(pid, method string, params any, sync bool, f func(resp Response)) error {
+	p, err := n.newRequest(wire.Request, method, params, nil)
+	if err != nil {
+		return err
+	}
+	if !n.reachable(pid) {
+		e := unknownPeer(pid)
+		e.Method = method
+		return e
+	}
+	done := make(chan struct{})
+	ok := n.spawn(func() {
+		defer close(done)
+		resp, err := n.finishCall(n.ctx, pid, p, nil)
+		if err != nil {
+			e := localError(err, true)
+			resp = &Response{Status: e.Status, Msg: e.Msg, Result: json.RawMessage("null")}
+		}
+		if f != nil {
+			n.guardCallback("callback", func() { f(*resp) })
+		}
+	})
+	if !ok {
+		return errNodeClosed
+	}
+	if sync {
+		<-done
+	}
+	return nil
+}
+
+// CallSync calls a method and waits. The error is ours, an [*Error] of any
+// status of ours; what the peer answered, of any status, is the Response.
+func (n *OWTPNode) CallSync(pid, method string, params any) (*Response, error) {
+	return n.CallContext(context.Background(), pid, method, params, nil)
+}
+
+// CallContext is CallSync with a context and options, which may be nil. When
+// the context ends the wait ends at once, and the handler's context ends too.
+func (n *OWTPNode) CallContext(ctx context.Context, pid, method string, params any, opts *CallOptions) (*Response, error) {
+	p, err := n.newRequest(wire.Request, method, params, opts)
+	if err != nil {
+		return nil, err
+	}
+	return n.finishCall(ctx, pid, p, opts)
+}
+
+// Notify sends a one-way message: the peer's handler runs, and nobody hears
+// whether it did. nil means that the transport took it. It is never sent twice.
+func (n *OWTPNode) Notify(ctx context.Context, pid, method string, params any) error {
+	p, err := n.newRequest(wire.OneWay, method, params, nil)
+	if err != nil {
+		return err
+	}
+	_, err = n.finishCall(ctx, pid, p, nil)
+	return err
+}
+
+// ConnectAndCall is Connect and Call in one.
+func (n *OWTPNode) ConnectAndCall(pid string, cfg ConnectConfig, method string, params any, sync bool, f func(resp Response)) error {
+	if err := n.Connect(pid, cfg); err != nil {
+		return err
+	}
+	return n.Call(pid, method, params, sync, f)
+}
+
+func (n *OWTPNode) newRequest(kind wire.Kind, method string, params any, opts *CallOptions) (*wire.Packet, error) {
+	if n.err != nil {
+		return nil, n.err
+	}
+	if n.closing.Load() {
+		return nil, &Error{Status: ErrDenialOfService, Msg: "the node is closed or shutting down", Method: clip(method, 64), cause: errNodeClosed}
+	}
+	data, err := encodeData(params)
+	if err != nil {
+		return nil, err
+	}
+	nonce, err := n.nonce()
+	if err != nil {
+		return nil, err
+	}
+	p := &wire.Packet{Kind: kind, Method: method, Nonce: nonce, Data: data}
+	if opts != nil {
+		p.SetMeta(opts.Meta)
+		p.Trace = opts.Trace
+		if opts.CallKey != nil {
+			if len(opts.CallKey) != len(p.CallKey) || bytes.Equal(opts.CallKey, make([]byte, len(p.CallKey))) {
+				return nil, newError(ErrBadRequest, "CallOptions.CallKey has %d bytes; it must have %d, not all zero", len(opts.CallKey), len(p.CallKey))
+			}
+			p.CallKey = wire.Nonce(opts.CallKey)
+		}
+	}
+	if err := p.Validate(); err != nil {
+		return nil, &Error{Status: ErrBadRequest, Msg: err.Error(), Method: clip(method, 64), cause: err}
+	}
+	if len(data)+packetOverhead > n.cfg.Limits.MaxMessage {
+		return nil, newError(ErrTooLarge, "the parameters of %q have %d bytes; a message may have %d with everything around them", method, len(data), n.cfg.Limits.MaxMessage)
+	}
+	return p, nil
+}
+
+// reachable reports whether there is somebody to send to.
+func (n *OWTPNode) reachable(pid string) bool { return n.remoteOf(pid) != nil || n.linkOf(pid) != nil }
+
+// finishCall sends a request and makes a Response of the answer.
+func (n *OWTPNode) finishCall(ctx context.Context, pid string, p *wire.Packet, opts *CallOptions) (*Response, error) {
+	timeout := n.timeout()
+	if opts != nil && opts.Timeout > 0 {
+		timeout = opts.Timeout
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	deadline, _ := ctx.Deadline()
+	p.Remaining = uint64(max(time.Until(deadline).Milliseconds(), 1))
+	r, err := n.send(ctx, pid, p, opts)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// send brings a request to a peer over whatever connects it and waits for the
+// verified answer. It is the mirror image of serve and run.
+func (n *OWTPNode) send(ctx context.Context, pid string, p *wire.Packet, opts *CallOptions) (*Response, error) {
+	var resp *wire.Packet
+	req := p // as it was sent
+	var sent bool
+	var err error
+	r := n.remoteOf(pid)
+	switch {
+	case r != nil && r.exch != nil:
+		resp, req, sent, err = r.exchange(ctx, p)
+	case r != nil:
+		var l *link
+		if l, err = r.ready(ctx); err == nil {
+			resp, sent, err = l.transact(ctx, p)
+		}
+	default:
+		l := n.linkOf(pid)
+		if l == nil || l.bar != nil {
+			err = unknownPeer(pid)
+		} else if !l.usable() {
+			err = newError(ErrNetworkDisconnected, "the peer's connection is closing")
+		} else {
+			resp, sent, err = l.transact(ctx, p)
+		}
+	}
+	if err != nil {
+		return nil, n.callError(ctx, err, sent, pid, p)
+	}
+	return newResponse(resp, req), nil
+}
+
+// transact is call or notify, by the kind of packet.
+func (l *link) transact(ctx context.Context, p *wire.Packet) (*wire.Packet, bool, error) {
+	if p.Kind == wire.OneWay {
+		err := l.notify(ctx, p)
+		return nil, err == nil, err
+	}
+	return l.call(ctx, p)
+}
+
+func (n *OWTPNode) callError(ctx context.Context, err error, sent bool, pid string, p *wire.Packet) error {
+	if cause := context.Cause(n.ctx); cause != nil && !errors.Is(err, ErrUnknownPeer) {
+		err = newError(ErrNetworkDisconnected, "the node closed before the answer: %w", cause)
+	} else if ctx.Err() != nil && !errors.As(err, new(*Error)) {
+		err = ctx.Err() // what a lower layer made of it says less
+	}
+	e := *localError(err, sent)
+	e.Method, e.PeerID = p.Method, pid
+	e.MayHaveRun = e.MayHaveRun || sent && !e.Proved
+	return &e
+}
+
+func newResponse(resp, req *wire.Packet) *Response {
+	if resp == nil {
+		return &Response{}
+	}
+	r := &Response{Status: resp.Status, Msg: resp.Msg, Result: json.RawMessage(resp.Data)}
+	if len(resp.Data) == 0 {
+		r.Result = json.RawMessage("null")
+	}
+	if resp.Signature != nil {
+		r.evidence = evidence(req, resp)
+	}
+	return r
+}

@@ -1,0 +1,363 @@
+package owtp
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/owtp-go/owtp/identity"
+	"github.com/owtp-go/owtp/internal/secure"
+	"github.com/owtp-go/owtp/internal/wire"
+	"github.com/owtp-go/owtp/session"
+)
+
+// The ways to connect, for ConnectConfig.ConnectType.
+const (
+	HTTP      = "http" // one exchange a call; the server cannot call back
+	Websocket = "ws"   // one connection, both sides call
+	MQ        = "mq"   // through a message broker
+	Memory    = "mem"  // within one process, for tests and embedding
+)
+
+// Trust says whom a node believes at first contact.
+type Trust uint8
+
+const (
+	// TrustFirstContact binds an alias to the first ID that is proved under
+	// it, as SSH does, and refuses any other ID later. The default.
+	TrustFirstContact Trust = iota
+	// TrustPinned calls only peers whose ID is known beforehand: named by
+	// their ID, by ConnectConfig.PeerID or by PinPeer.
+	TrustPinned
+)
+
+// NodeConfig holds what belongs to a node. Only Cert is needed.
+type NodeConfig struct {
+	// Cert is the node's identity.
+	Cert Certificate
+	// TimeoutSEC is how long a call waits and a handler may run, in seconds,
+	// unless the call says otherwise. 0 means 60.
+	TimeoutSEC int
+	// Peerstore keeps what handlers store of peers. nil means a session
+	// manager in memory.
+	Peerstore Peerstore
+	// Store keeps the node's own state: bindings of aliases, agreed sessions,
+	// call records and the epoch. nil means the Peerstore's store if that is
+	// a SessionManager whose store can (put-if-absent, no eviction),
+	// otherwise memory.
+	Store session.Provider
+	// StoreKey, 32 bytes, seals what is stored. nil means a key derived from
+	// the private key. Replicas need the same.
+	StoreKey []byte
+	// Trust says whom to believe at first contact.
+	Trust Trust
+	// Window is how far a peer's clock may be away, to both sides, on HTTP
+	// and MQ. 0 means 30 s; at most 5 min.
+	Window time.Duration
+	// MaxQueueTime is how long a message may lie in a queue. 0 means 1 h; at
+	// most 24 h.
+	MaxQueueTime time.Duration
+	// Limits bound what peers can make the node do.
+	Limits Limits
+	// Logger is told what happens. nil means nobody is.
+	Logger *slog.Logger
+}
+
+func (c NodeConfig) withDefaults(processors int) (NodeConfig, error) {
+	if c.Cert.key == nil {
+		return c, errNoCertificate
+	}
+	var err error
+	if c.Limits, err = c.Limits.withDefaults(processors); err != nil {
+		return c, err
+	}
+	switch {
+	case c.TimeoutSEC < 0 || c.TimeoutSEC > 86400:
+		return c, fmt.Errorf("owtp: NodeConfig.TimeoutSEC is %d; it must be 0 (default 60) to 86400", c.TimeoutSEC)
+	case c.Window < 0 || c.Window > 5*time.Minute:
+		return c, fmt.Errorf("owtp: NodeConfig.Window is %v; it must be 0 (default 30s) to 5m", c.Window)
+	case c.MaxQueueTime < 0 || c.MaxQueueTime > 24*time.Hour:
+		return c, fmt.Errorf("owtp: NodeConfig.MaxQueueTime is %v; it must be 0 (default 1h) to 24h", c.MaxQueueTime)
+	case c.Trust > TrustPinned:
+		return c, fmt.Errorf("owtp: NodeConfig.Trust is %d; known are TrustFirstContact and TrustPinned", c.Trust)
+	case c.StoreKey != nil && len(c.StoreKey) != secure.StoreKeySize:
+		return c, fmt.Errorf("owtp: NodeConfig.StoreKey has %d bytes; it must have %d", len(c.StoreKey), secure.StoreKeySize)
+	}
+	if c.TimeoutSEC == 0 {
+		c.TimeoutSEC = 60
+	}
+	if c.Window == 0 {
+		c.Window = 30 * time.Second
+	}
+	if c.MaxQueueTime == 0 {
+		c.MaxQueueTime = time.Hour
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.StoreKey = slices.Clone(c.StoreKey)
+	return c, nil
+}
+
+// Format keeps the store key out of logs.
+func (c NodeConfig) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "NodeConfig{Cert:%v TimeoutSEC:%d Trust:%d Window:%v}", c.Cert, c.TimeoutSEC, c.Trust, c.Window)
+}
+
+// ConnectConfig holds what belongs to one listener or to one peer that is
+// dialled. A field of the other role that is set is an error. However it is
+// printed or logged, the password is left out.
+type ConnectConfig struct {
+	// Address is "host:port"; without a host it is localhost to dial and all
+	// addresses to listen. For Memory it is any name.
+	Address string `json:"address"`
+	// ConnectType is HTTP, Websocket, MQ or Memory.
+	ConnectType string `json:"connectType"`
+	// EnableSignature signs and demands signatures. A listener refuses what
+	// carries none, inside a seal too.
+	EnableSignature bool `json:"enableSignature"`
+	// EnableKeyAgreement seals and demands seals.
+	EnableKeyAgreement bool `json:"enableKeyAgreement"`
+	// Suites are what an agreement may use, the preferred one first: "aes"
+	// (hybrid post-quantum), "sm4". nil means both.
+	Suites []string `json:"suites,omitempty"`
+	// DataFormat is "json", the default.
+	DataFormat string `json:"dataFormat,omitempty"`
+	// EnableSSL adds TLS below, with the system's roots or with TLS. A
+	// listener needs TLS with a certificate.
+	EnableSSL bool        `json:"enableSSL"`
+	TLS       *tls.Config `json:"-"`
+	// ReadBufferSize and WriteBufferSize are bytes; 0 is the library's own.
+	ReadBufferSize  int `json:"readBufferSize,omitempty"`
+	WriteBufferSize int `json:"writeBufferSize,omitempty"`
+
+	// PeerID, to dial: the node ID that the peer must prove.
+	PeerID string `json:"peerID,omitempty"`
+
+	// AllowPeers, to listen: the node IDs that may call; nil means all.
+	AllowPeers []string `json:"allowPeers,omitempty"`
+	// Authorize, to listen: asked with a node ID before anything expensive
+	// is done for it, and so before it is proved. An error refuses. It must
+	// be quick and safe for concurrent use.
+	Authorize func(peerID, remoteAddr string) error `json:"-"`
+	// TrustedProxies, to listen: addresses or networks ("10.0.0.0/8") whose
+	// X-Forwarded-For is believed.
+	TrustedProxies []string `json:"trustedProxies,omitempty"`
+	// AllowedOrigins, to listen: web pages ("https://wallet.example") that
+	// may call. None by default: no page can call a node on localhost.
+	AllowedOrigins []string `json:"allowedOrigins,omitempty"`
+	// AllowedHosts, to listen on loopback: further Host names.
+	AllowedHosts []string `json:"allowedHosts,omitempty"`
+
+	// For MQ.
+	Account        string `json:"account,omitempty"`
+	Password       string `json:"password,omitempty"`
+	Exchange       string `json:"exchange,omitempty"`
+	WriteQueueName string `json:"writeQueueName,omitempty"`
+	ReadQueueName  string `json:"readQueueName,omitempty"`
+}
+
+// redactedConfig has ConnectConfig's fields and none of its methods.
+type redactedConfig ConnectConfig
+
+func (c ConnectConfig) redacted() redactedConfig {
+	if c.Password != "" {
+		c.Password = "[redacted]"
+	}
+	if i := strings.LastIndexByte(c.Address, '@'); i >= 0 {
+		c.Address = "[redacted]" + c.Address[i:]
+	}
+	return redactedConfig(c)
+}
+
+// Format prints the configuration without its password, whatever the verb.
+func (c ConnectConfig) Format(f fmt.State, _ rune) {
+	r := reflect.ValueOf(c.redacted())
+	io.WriteString(f, "{")
+	space := ""
+	for i := range r.NumField() {
+		if v := r.Field(i); !v.IsZero() && v.Kind() != reflect.Func && v.Kind() != reflect.Pointer {
+			fmt.Fprintf(f, "%s%s:%v", space, r.Type().Field(i).Name, v.Interface())
+			space = " "
+		}
+	}
+	io.WriteString(f, "}")
+}
+
+// LogValue logs the configuration without its password.
+func (c ConnectConfig) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c)) }
+
+// MarshalJSON leaves the password out.
+func (c ConnectConfig) MarshalJSON() ([]byte, error) {
+	r := c.redacted()
+	r.Password = ""
+	return json.Marshal(r)
+}
+
+// mode returns the mode that the two flags ask for.
+func (c *ConnectConfig) mode() wire.Mode { return modeOf(c.EnableSignature, c.EnableKeyAgreement) }
+
+func modeOf(sign, seal bool) wire.Mode {
+	switch {
+	case sign && seal:
+		return wire.ModeSealedSigned
+	case seal:
+		return wire.ModeSealed
+	case sign:
+		return wire.ModeSigned
+	}
+	return wire.ModeOpen
+}
+
+// A spec is a ConnectConfig that has been checked.
+type spec struct {
+	ConnectConfig
+	suites  []*secure.Suite
+	peer    identity.ID          // to dial
+	allowed map[identity.ID]bool // to listen; nil means all
+	proxies []netip.Prefix
+}
+
+// check validates what both roles share.
+func (c ConnectConfig) check() (*spec, error) {
+	s := &spec{ConnectConfig: c}
+	if _, err := transportFor(c.ConnectType); err != nil {
+		return nil, err
+	}
+	if c.DataFormat != "" && c.DataFormat != wire.FormatJSON {
+		return nil, fmt.Errorf("owtp: unknown data format %.40q; known is %q", c.DataFormat, wire.FormatJSON)
+	}
+	if c.ReadBufferSize < 0 || c.WriteBufferSize < 0 {
+		return nil, fmt.Errorf("owtp: ReadBufferSize %d and WriteBufferSize %d must not be negative", c.ReadBufferSize, c.WriteBufferSize)
+	}
+	for _, name := range c.Suites {
+		suite, err := secure.SuiteByName(name)
+		if err != nil {
+			return nil, fmt.Errorf("owtp: ConnectConfig.Suites: %w", err)
+		}
+		if !slices.Contains(s.suites, suite) {
+			s.suites = append(s.suites, suite)
+		}
+	}
+	if s.suites == nil {
+		s.suites = secure.Suites()
+	}
+	if c.TLS != nil && !c.EnableSSL {
+		return nil, fmt.Errorf("owtp: ConnectConfig.TLS is set without EnableSSL")
+	}
+	if c.EnableSSL {
+		if c.ConnectType == Memory {
+			return nil, fmt.Errorf("owtp: EnableSSL does not exist for %q", Memory)
+		}
+		s.TLS = c.TLS.Clone() // nil stays nil
+		if s.TLS == nil {
+			s.TLS = &tls.Config{}
+		}
+		if s.TLS.MinVersion == 0 {
+			s.TLS.MinVersion = tls.VersionTLS12
+		}
+	}
+	return s, nil
+}
+
+func (c ConnectConfig) checkDial() (*spec, error) {
+	for name, set := range map[string]bool{
+		"AllowPeers": c.AllowPeers != nil, "Authorize": c.Authorize != nil, "TrustedProxies": c.TrustedProxies != nil,
+		"AllowedOrigins": c.AllowedOrigins != nil, "AllowedHosts": c.AllowedHosts != nil,
+	} {
+		if set {
+			return nil, fmt.Errorf("owtp: ConnectConfig.%s belongs to a listener and has no meaning for Connect", name)
+		}
+	}
+	s, err := c.check()
+	if err != nil {
+		return nil, err
+	}
+	if s.Address, err = checkAddress(c.ConnectType, c.Address, "localhost"); err != nil {
+		return nil, err
+	}
+	if c.PeerID != "" {
+		if s.peer, err = identity.ParseID(c.PeerID); err != nil {
+			return nil, fmt.Errorf("owtp: ConnectConfig.PeerID: %w", err)
+		}
+	}
+	return s, nil
+}
+
+func (c ConnectConfig) checkListen() (*spec, error) {
+	if c.PeerID != "" {
+		return nil, fmt.Errorf("owtp: ConnectConfig.PeerID is for Connect; a listener has AllowPeers")
+	}
+	s, err := c.check()
+	if err != nil {
+		return nil, err
+	}
+	if s.Address, err = checkAddress(c.ConnectType, c.Address, ""); err != nil {
+		return nil, err
+	}
+	if c.EnableSSL && len(s.TLS.Certificates) == 0 && s.TLS.GetCertificate == nil && s.TLS.GetConfigForClient == nil {
+		return nil, fmt.Errorf("owtp: a listener with EnableSSL needs a certificate in ConnectConfig.TLS")
+	}
+	if c.AllowPeers != nil {
+		s.allowed = make(map[identity.ID]bool)
+		for _, text := range c.AllowPeers {
+			id, err := identity.ParseID(text)
+			if err != nil {
+				return nil, fmt.Errorf("owtp: ConnectConfig.AllowPeers: %w", err)
+			}
+			s.allowed[id] = true
+		}
+	}
+	for _, text := range c.TrustedProxies {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			addr, err := netip.ParseAddr(text)
+			if err != nil {
+				return nil, fmt.Errorf("owtp: ConnectConfig.TrustedProxies: %q is neither an address nor a network", text)
+			}
+			p = netip.PrefixFrom(addr, addr.BitLen())
+		}
+		s.proxies = append(s.proxies, p)
+	}
+	return s, nil
+}
+
+func checkAddress(connectType, address, defaultHost string) (string, error) {
+	if connectType == Memory {
+		if address == "" {
+			return "", fmt.Errorf("owtp: ConnectConfig.Address is empty; for %q it is any name", Memory)
+		}
+		return address, nil
+	}
+	if strings.Contains(address, "://") {
+		return "", fmt.Errorf("owtp: address %q: want host:port without a scheme; ConnectType and EnableSSL say the rest", address)
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", fmt.Errorf("owtp: address %q: want host:port: %w", address, err)
+	}
+	if _, err := net.LookupPort("tcp", port); err != nil || port == "" {
+		return "", fmt.Errorf("owtp: address %q: %q is no port", address, port)
+	}
+	if host == "" {
+		host = defaultHost
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// sameTarget reports whether two configurations connect to the same peer in
+// the same way.
+func (s *spec) sameTarget(o *spec) bool {
+	a, b := s.ConnectConfig, o.ConnectConfig
+	a.TLS, b.TLS = nil, nil // cloned; whoever changes only that wants the old connection
+	a.Suites, b.Suites = nil, nil
+	return reflect.DeepEqual(a, b) && slices.Equal(s.suites, o.suites)
+}

@@ -1,0 +1,257 @@
+package owtp
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/owtp-go/owtp/identity"
+	"github.com/owtp-go/owtp/internal/secure"
+	"github.com/owtp-go/owtp/transport"
+)
+
+// Connect makes a peer known under a name and reaches it. The name is its node
+// ID, which it must then prove, or an alias, which is bound to the first ID
+// that is proved under it. WebSocket dials and shakes hands; HTTP makes one
+// exchange in which the peer proves itself, and none at all in open mode. A
+// name that is connected with an equal configuration is left as it is; with
+// another it is an error.
+func (n *OWTPNode) Connect(pid string, cfg ConnectConfig) error {
+	return n.ConnectContext(context.Background(), pid, cfg)
+}
+
+// ConnectContext is Connect with a context.
+func (n *OWTPNode) ConnectContext(ctx context.Context, pid string, cfg ConnectConfig) error {
+	if err := n.use(); err != nil {
+		return err
+	}
+	s, err := cfg.checkDial()
+	if err != nil {
+		return err
+	}
+	tr, err := transportFor(cfg.ConnectType)
+	if err != nil {
+		return err
+	}
+	if err := n.expectedPeer(ctx, pid, s); err != nil {
+		return err
+	}
+	r := n.newRemote(pid, s, tr)
+	if d, ok := tr.(transport.ExchangeDialer); ok {
+		if r.exch, err = d.DialExchange(ctx, n.transportConfig(s)); err != nil {
+			return localError(err, false)
+		}
+	}
+	if added, err := n.addRemote(r); !added {
+		r.close()
+		return err
+	}
+	if err := r.open(ctx); err != nil {
+		n.removeRemote(r)
+		r.close()
+		e := localError(err, false)
+		e.PeerID, e.MayHaveRun = pid, false
+		return e
+	}
+	return nil
+}
+
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return errNameEmpty
+	case len(name) > maxAlias || !utf8.ValidString(name):
+		return fmt.Errorf("owtp: the peer's name %.20q... must be UTF-8 of at most %d bytes", name, maxAlias)
+	case strings.HasPrefix(name, "anon:") || strings.HasPrefix(name, "v1:"):
+		return fmt.Errorf("owtp: the peer's name %q begins like an ID that this node gives itself", name)
+	}
+	return nil
+}
+
+// expectedPeer finds out who must answer: the ID that is the name, the ID in
+// the configuration, or the one that the alias is bound to.
+func (n *OWTPNode) expectedPeer(ctx context.Context, name string, s *spec) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if id, err := identity.ParseID(name); err == nil {
+		if !s.peer.IsZero() && s.peer != id {
+			return fmt.Errorf("owtp: the name is node %s, but ConnectConfig.PeerID is %s", name, s.PeerID)
+		}
+		s.peer = id
+		return nil
+	}
+	bound, err := n.state.binding(ctx, name)
+	if err != nil {
+		return newError(ErrDenialOfService, "the binding of %q cannot be read: %w", name, err)
+	}
+	if !bound.IsZero() && !s.peer.IsZero() && bound != s.peer {
+		return trustError("%q is bound to %s, but ConnectConfig.PeerID is %s; ForgetPeer first if that is right", name, bound, s.PeerID)
+	}
+	if !bound.IsZero() {
+		s.peer = bound
+	}
+	if s.peer.IsZero() && n.cfg.Trust == TrustPinned {
+		return trustError("nothing is known of %q and this node trusts pinned peers only; set ConnectConfig.PeerID or PinPeer", name)
+	}
+	if s.peer == n.local.Key.ID() {
+		return trustError("%q is this node itself", name)
+	}
+	return nil
+}
+
+// addRemote registers the name. It adds nothing, without an error, if the name
+// is connected already in the same way.
+func (n *OWTPNode) addRemote(r *remote) (added bool, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	s := r.spec()
+	if old := n.remotes[r.name]; old != nil {
+		if old.spec().sameTarget(s) {
+			return false, nil
+		}
+		return false, fmt.Errorf("owtp: %q is connected with another configuration; ClosePeer first", r.name)
+	}
+	n.remotes[r.name] = r
+	if !s.peer.IsZero() {
+		n.byID[s.peer] = r.name
+	}
+	return true, nil
+}
+
+func (n *OWTPNode) removeRemote(r *remote) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.remotes[r.name] == r {
+		delete(n.remotes, r.name)
+	}
+	for id, name := range n.byID {
+		if name == r.name && n.remotes[name] == nil {
+			delete(n.byID, id)
+		}
+	}
+}
+
+// remoteOf finds a dialled peer by name or ID.
+func (n *OWTPNode) remoteOf(pid string) *remote {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if r := n.remotes[pid]; r != nil {
+		return r
+	}
+	if id, err := identity.ParseID(pid); err == nil {
+		return n.remotes[n.byID[id]]
+	}
+	if e := n.peers[pid]; e != nil {
+		for _, l := range e.links {
+			if l.remote != nil {
+				return l.remote
+			}
+		}
+	}
+	return nil
+}
+
+// open reaches the peer for the first time.
+func (r *remote) open(ctx context.Context) error {
+	if r.exch == nil {
+		return r.establish(ctx)
+	}
+	switch mode := r.mode(); {
+	case mode.Sealed():
+		_, err := r.agreed(ctx)
+		return err
+	case mode.Signed():
+		return r.proved(ctx, 0)
+	}
+	return nil
+}
+
+// KeyAgreement agrees on keys with a connected peer, which seals everything
+// that follows until ClosePeer, across reconnects. The suite is "aes" (hybrid
+// post-quantum) or "sm4". It returns nil only when the peer has accepted. If it
+// fails, nothing goes out in the clear either: calls try to agree anew.
+func (n *OWTPNode) KeyAgreement(pid, suite string) error {
+	return n.KeyAgreementContext(context.Background(), pid, suite)
+}
+
+// KeyAgreementContext is KeyAgreement with a context.
+func (n *OWTPNode) KeyAgreementContext(ctx context.Context, pid, suite string) error {
+	if n.err != nil {
+		return n.err
+	}
+	s, err := secure.SuiteByName(suite)
+	if err != nil {
+		return fmt.Errorf("owtp: KeyAgreement: %w", err)
+	}
+	r := n.remoteOf(pid)
+	if r == nil {
+		return unknownPeer(pid)
+	}
+	ctx, cancel := context.WithTimeout(ctx, n.timeout())
+	defer cancel()
+	r.mu.Lock()
+	r.sealed = true
+	if len(r.suites) != 1 || r.suites[0] != s {
+		r.suites = []*secure.Suite{s}
+		r.session = nil
+		if r.link != nil && r.link.suite != s {
+			r.link.leaving.Store(true) // sealed with another suite
+		}
+	}
+	r.mu.Unlock()
+	if r.exch != nil {
+		err = r.accepted(ctx)
+	} else {
+		err = r.establish(ctx)
+	}
+	if err != nil {
+		if r.exch == nil {
+			r.reconnect()
+		}
+		e := localError(err, false)
+		e.PeerID, e.MayHaveRun = pid, false
+		if e.Status == ErrNetworkDisconnected {
+			e.Status = ErrKeyAgreementFailed
+		}
+		return e
+	}
+	return nil
+}
+
+func unknownPeer(pid string) *Error {
+	return &Error{Status: ErrNetworkDisconnected, PeerID: pid, cause: ErrUnknownPeer,
+		Msg: "no such peer: it was never connected, or it has only called this node over HTTP, where nothing can be sent back"}
+}
+
+// ClosePeer ends every connection of a peer, by name or ID, and forgets its
+// session and demands. Inside a handler or callback it takes effect after that
+// request's answer is written. It waits for nobody; calling it again does
+// nothing. For a peer that only called over HTTP it does nothing.
+func (n *OWTPNode) ClosePeer(pid string) {
+	if n.err != nil {
+		return
+	}
+	var links []*link
+	if r := n.remoteOf(pid); r != nil {
+		n.removeRemote(r)
+		if l := r.currentLink(); l != nil {
+			links = append(links, l)
+			n.mu.Lock()
+			if e := n.peers[l.peer.id]; e != nil {
+				links = append(links, e.links...)
+			}
+			n.mu.Unlock()
+		}
+		r.close()
+	}
+	n.mu.Lock()
+	if e := n.peers[pid]; e != nil {
+		links = append(links, e.links...)
+	}
+	n.mu.Unlock()
+	for _, l := range links {
+		l.closeGently()
+	}
+}

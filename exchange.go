@@ -1,0 +1,306 @@
+package owtp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/owtp-go/owtp/identity"
+	"github.com/owtp-go/owtp/internal/secure"
+	"github.com/owtp-go/owtp/internal/wire"
+	"github.com/owtp-go/owtp/transport"
+)
+
+// An inbound is one exchange on its way in: what has been verified of it, and
+// how its answer is to be proved.
+type inbound struct {
+	form    transport.Form
+	peer    *Peer
+	mode    wire.Mode
+	epoch   wire.Nonce   // this node's, at the time
+	session *heldSession // nil unless sealed
+	request *wire.Packet
+}
+
+// ServeExchange answers one message that is no part of a connection.
+func (f *listener) ServeExchange(ctx context.Context, from transport.Remote, m transport.Message) (transport.Message, error) {
+	n := f.node
+	if !n.tasks.begin() {
+		return transport.Message{}, &transport.Refusal{Status: int(ErrDenialOfService), Reason: "shutting down"}
+	}
+	defer n.tasks.end()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(n.ctx, func() { cancel(errNodeClosed) })()
+	in := &inbound{form: m.Form, peer: &Peer{kind: f.kind, config: f.config(), local: from.LocalAddr, remote: from.Addr}}
+	if m.Form == transport.Binary {
+		typ, body, err := wire.ParseHeader(m.Data)
+		if err != nil {
+			return transport.Message{}, badMessage(err)
+		}
+		switch typ {
+		case wire.TypeHello:
+			return f.answerHello(ctx, in, body)
+		case wire.TypeSealed:
+			return f.answerSealed(ctx, in, m.Data)
+		case wire.TypePackets:
+		default:
+			return transport.Message{}, badMessage(fmt.Errorf("message of type %d in a request", typ))
+		}
+	}
+	return f.answerPlain(ctx, in, m)
+}
+
+func badMessage(err error) error {
+	return &transport.Refusal{Status: int(ErrBadRequest), Reason: err.Error()}
+}
+
+// answerHello is the responder's side of a handshake in one exchange. What it
+// leaves behind is half open until the initiator's finish comes with a request.
+func (f *listener) answerHello(ctx context.Context, in *inbound, body []byte) (transport.Message, error) {
+	n := f.node
+	h, err := wire.ParseHello(body)
+	if err != nil {
+		return transport.Message{}, badMessage(err)
+	}
+	r := f.checkHello(h, in.peer.remote)
+	if r == nil && !h.Proof() {
+		r = f.demands(h.Mode)
+	}
+	reply := secure.Reply{}
+	if r == nil && !h.Proof() {
+		if reply.Session, err = n.state.newSessionID(); err != nil {
+			return transport.Message{}, err
+		}
+		reply.Lifetime = uint64(n.cfg.Limits.SessionLifetime.Milliseconds())
+	}
+	var message []byte
+	var s *secure.Session
+	if r == nil {
+		message, s, r = f.respond(ctx, h, body, reply)
+	}
+	if r == nil && s != nil {
+		if err := n.state.addSession(ctx, s, h.Retires, n.cfg.Limits.HandshakeTimeout+2*n.cfg.Window); err != nil {
+			n.log.Error("session cannot be stored; the handshake is refused", "err", err)
+			r = refuseBusy
+		}
+	}
+	if r != nil {
+		return f.unproved(in, r)
+	}
+	return transport.Message{Form: transport.Binary, Data: message}, nil
+}
+
+// unproved refuses before anything is proved: an open response, which the
+// caller does not take for the peer's answer.
+func (f *listener) unproved(in *inbound, r *refusal) (transport.Message, error) {
+	p := in.request
+	if p == nil {
+		p = &wire.Packet{}
+	}
+	return in.encode(r.response(p))
+}
+
+func (in *inbound) encode(p *wire.Packet) (transport.Message, error) {
+	if in.form == transport.JSON {
+		b, err := p.AppendJSON(nil)
+		return transport.Message{Form: transport.JSON, Data: b}, err
+	}
+	b := wire.AppendRecordPacket(wire.AppendHeader(nil, wire.TypePackets), p.Append(nil))
+	return transport.Message{Form: transport.Binary, Data: b}, nil
+}
+
+// answerPlain answers one packet that is not sealed: open or signed.
+func (f *listener) answerPlain(ctx context.Context, in *inbound, m transport.Message) (transport.Message, error) {
+	p, err := parseOne(m)
+	if err != nil {
+		return transport.Message{}, badMessage(err)
+	}
+	in.request, in.mode = p, wire.ModeOpen
+	if p.Signature != nil {
+		in.mode = wire.ModeSigned
+	}
+	if r := f.demands(in.mode); r != nil {
+		return f.unproved(in, r)
+	}
+	if in.mode == wire.ModeOpen {
+		if in.peer.id, err = f.node.anonymousID(); err != nil {
+			return transport.Message{}, err
+		}
+		return f.handle(ctx, in)
+	}
+	if len(p.SenderKey) == 0 {
+		return f.unproved(in, refuseUnsigned)
+	}
+	key, err := identity.ParsePublicKey(p.SenderKey)
+	if err != nil || !f.admits(key.ID(), in.peer.remote) || !f.node.checkSigned(p, in.peer, wire.ModeSigned) {
+		return f.unproved(in, refuseUnsigned)
+	}
+	return f.handle(ctx, in)
+}
+
+func parseOne(m transport.Message) (*wire.Packet, error) {
+	if m.Form == transport.JSON {
+		return wire.ParseJSON(m.Data)
+	}
+	_, body, err := wire.ParseHeader(m.Data)
+	if err != nil {
+		return nil, err
+	}
+	packets, err := wire.ParseRecord(body)
+	if err != nil {
+		return nil, err
+	}
+	if len(packets) != 1 {
+		return nil, fmt.Errorf("%w: %d packets in one exchange", wire.ErrMalformed, len(packets))
+	}
+	return packets[0], nil
+}
+
+// answerSealed answers one sealed packet.
+func (f *listener) answerSealed(ctx context.Context, in *inbound, message []byte) (transport.Message, error) {
+	n := f.node
+	id, err := secure.SessionOf(message)
+	if err != nil {
+		return transport.Message{}, badMessage(err)
+	}
+	s, err := n.state.session(ctx, n.local.Key.ID(), id)
+	if err != nil {
+		if !errors.Is(err, errUnknownSession) {
+			n.log.Error("session cannot be read", "err", err)
+			return f.unproved(in, refuseBusy)
+		}
+		return f.unproved(in, refuseUnsealed)
+	}
+	plain, err := s.OpenMessage(message, wire.Nonce{})
+	if err != nil || s.Transport != uint8(f.kind) {
+		n.log.Warn("sealed message refused", "remote", in.peer.remote, "reason", "does not open")
+		return f.unproved(in, refuseUnsealed)
+	}
+	p, err := wire.ParsePacket(plain)
+	if err != nil {
+		return transport.Message{}, badMessage(err)
+	}
+	if err := n.state.confirm(ctx, s, p.Handshake, n.cfg.Limits.SessionLifetime, n.cfg.Limits.MaxSessions); err != nil {
+		n.log.Warn("sealed message refused", "remote", in.peer.remote, "reason", err)
+		return f.unproved(in, refuseUnsealed)
+	}
+	in.session, in.request, in.mode = s, p, s.Mode
+	in.peer.key, in.peer.id, in.peer.sealed = s.PeerKey, s.PeerKey.ID().String(), true
+	if !f.admits(s.PeerKey.ID(), in.peer.remote) {
+		return f.prove(in, refuseUnsigned.response(p))
+	}
+	if r := f.demands(s.Mode); r != nil {
+		return f.prove(in, r.response(p))
+	}
+	if s.Mode.Signed() && !n.checkSigned(p, in.peer, s.Mode) {
+		return f.prove(in, refuseUnsigned.response(p))
+	}
+	return f.handle(ctx, in)
+}
+
+// handle does what is left once a packet has been verified: epoch, window,
+// record, handler (PROTOCOL §8).
+func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, error) {
+	n, p := f.node, in.request
+	epoch, err := n.state.epoch(ctx)
+	if err != nil {
+		n.log.Error("the store cannot give the epoch; the request is refused", "err", err)
+		return f.unproved(in, refuseBusy)
+	}
+	in.epoch = epoch
+	if in.mode != wire.ModeOpen {
+		if r := f.fresh(in); r != nil {
+			return f.prove(in, r.response(p))
+		}
+	}
+	switch p.Kind {
+	case wire.Heartbeat:
+		return f.prove(in, &wire.Packet{Kind: wire.Heartbeat, Nonce: p.Nonce, Reason: wire.ReasonPong})
+	case wire.Request, wire.OneWay:
+	default:
+		return f.prove(in, refuse(ErrBadRequest, 0, "a "+p.Kind.String()+" is no request").response(p))
+	}
+	if n.closing.Load() {
+		return f.prove(in, refuseClosing.response(p))
+	}
+	who := in.peer.id
+	if in.peer.key == nil {
+		who = host(in.peer.remote)
+	}
+	if !n.running.take(who, n.cfg.Limits.MaxRequestsPerPeer, n.cfg.Limits.MaxRequests) {
+		return f.prove(in, refuseMany.response(p))
+	}
+	defer func() {
+		if who != "" {
+			n.running.give(who)
+		}
+	}()
+	if in.mode != wire.ModeOpen {
+		if r := n.reserve(ctx, in.peer.id, p); r != nil {
+			return f.prove(in, r.response(p))
+		}
+	}
+	signed := in.mode.Signed()
+	if p.Kind == wire.OneWay {
+		// Acknowledged by the exchange only; the handler outlives it.
+		name := who
+		if n.spawn(func() {
+			defer n.running.give(name)
+			n.run(n.ctx, in.peer, p, signed)
+		}) {
+			who = ""
+		}
+		return f.prove(in, refuse(0, 0, "").response(p))
+	}
+	resp, _ := n.run(ctx, in.peer, p, signed)
+	return f.prove(in, resp)
+}
+
+// fresh checks epoch and window of a packet that has been proved.
+func (f *listener) fresh(in *inbound) *refusal {
+	p := in.request
+	epoch := p.Epoch
+	if in.session != nil {
+		epoch = in.session.OwnEpoch
+	}
+	if epoch != in.epoch || in.mode.Signed() && p.Epoch != in.epoch {
+		return refuse(ErrReplayAttack, wire.ReasonEpoch, "the packet belongs to another epoch of this node")
+	}
+	now, window := f.node.now().UnixMilli(), f.node.cfg.Window.Milliseconds()
+	if p.Time > 1<<62 || int64(p.Time) < now-window || int64(p.Time) > now+window {
+		return refuse(ErrReplayAttack, wire.ReasonClock, "the packet's time is outside this node's window; check both clocks")
+	}
+	return nil
+}
+
+// prove makes the answer as strong as the request and binds it to it.
+func (f *listener) prove(in *inbound, resp *wire.Packet) (transport.Message, error) {
+	n, p := f.node, in.request
+	resp.Method = p.Method
+	if in.mode != wire.ModeOpen {
+		resp.Time, resp.Epoch = uint64(n.now().UnixMilli()), in.epoch
+	}
+	if in.mode.Signed() {
+		if err := n.signResponse(resp, p, in.peer, in.mode, in.epoch); err != nil {
+			return transport.Message{}, err
+		}
+	}
+	if in.session == nil {
+		return in.encode(resp)
+	}
+	message, err := in.session.SealMessage(n.local.Rand, resp.Append(nil), p.Nonce)
+	return transport.Message{Form: transport.Binary, Data: message}, err
+}
+
+// host is the address without its port, under which strangers are counted.
+func host(remote string) string {
+	if h, _, err := net.SplitHostPort(remote); err == nil {
+		return h
+	}
+	return remote
+}
+
+// ServeConn and ServeExchange make a listener a transport's handler.
+var _ transport.Handler = (*listener)(nil)

@@ -1,0 +1,84 @@
+package owtp
+
+import (
+	"context"
+	"errors"
+	"runtime/debug"
+	"time"
+
+	"github.com/owtp-go/owtp/internal/wire"
+)
+
+var errDeadPeer = errors.New("the peer gives no sign of life")
+
+func stack() string { return string(debug.Stack()) }
+
+// startSweeping starts the node's one timer, with the lock held. An idle
+// connection has no timer and no goroutine but its reader.
+func (n *OWTPNode) startSweeping() {
+	if n.sweeping {
+		return
+	}
+	n.sweeping = n.spawn(n.sweep)
+}
+
+// sweep asks silent peers for a sign of life after one interval and gives them
+// up before two are over; and forgets sessions that have expired.
+func (n *OWTPNode) sweep() {
+	interval := n.cfg.Limits.Heartbeat
+	tick := time.NewTicker(max(interval/8, time.Millisecond))
+	defer tick.Stop()
+	for {
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		n.state.sweep()
+		var links []*link
+		n.mu.Lock()
+		for _, e := range n.peers {
+			links = append(links, e.links...)
+		}
+		n.mu.Unlock()
+		now := time.Now().UnixNano()
+		for _, l := range links {
+			l.checkLife(time.Duration(now-l.lastRecv.Load()), interval)
+		}
+	}
+}
+
+func (l *link) checkLife(silent, interval time.Duration) {
+	switch {
+	case silent >= 2*interval-interval/4:
+		l.fail(errDeadPeer)
+	case silent >= interval && !l.asked.Swap(true):
+		nonce, err := l.node.nonce()
+		if err == nil {
+			err = l.control(&wire.Packet{Kind: wire.Heartbeat, Nonce: nonce})
+		}
+		if err != nil {
+			l.fail(err)
+		}
+	}
+}
+
+// Ping asks a peer, by ID or name, for a sign of life and returns how long the
+// answer took. Over HTTP in a mode with proof the peer has proved itself.
+func (n *OWTPNode) Ping(ctx context.Context, pid string) (time.Duration, error) {
+	if n.err != nil {
+		return 0, n.err
+	}
+	begin := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, n.timeout())
+	defer cancel()
+	nonce, err := n.nonce()
+	if err != nil {
+		return 0, err
+	}
+	p := &wire.Packet{Kind: wire.Heartbeat, Nonce: nonce}
+	if _, err := n.send(ctx, pid, p, nil); err != nil {
+		return 0, err
+	}
+	return time.Since(begin), nil
+}

@@ -1,0 +1,100 @@
+package owtp
+
+import (
+	"fmt"
+	"reflect"
+	"time"
+)
+
+// Limits bound what peers can make a node do. A zero field means the default,
+// which is safe for a small machine on the open Internet; a negative one is an
+// error. What happens at each limit stands in docs/SECURITY.md.
+type Limits struct {
+	// MaxMessage is the most bytes of one message. 4 MiB: enough for data
+	// that people pass in calls; a thousand such at once still fit in memory.
+	MaxMessage int
+	// MaxRequests is the most requests that run at one time on the node.
+	// 4096: a goroutine and a few KiB each. More get 429.
+	MaxRequests int
+	// MaxRequestsPerPeer is the same for one peer. 256: one peer cannot take
+	// the whole node. More get 429, nested calls too, so that two nodes that
+	// call each other cannot block each other for ever.
+	MaxRequestsPerPeer int
+	// MaxCalls is the most calls of the node's own that wait on one
+	// connection. 65536: they cost memory on this side only. More end 429.
+	MaxCalls int
+	// MaxConns is the most sockets that one listener holds. 16384: an idle
+	// WebSocket peer costs about 20 KiB. More wait in the kernel's queue.
+	MaxConns int
+	// MaxConnsPerPeer is the most connections of one proved peer. 8: two live
+	// side by side when one replaces the other, some for several programs
+	// with one key. A further one is refused with 429. It also bounds the
+	// pooled HTTP connections to one peer, times 32.
+	MaxConnsPerPeer int
+	// MaxHandshakes is the most handshakes that run at one time. Default: two
+	// a processor; each costs about 0.5 ms of it. MaxHandshakeQueue more wait
+	// (64: a queue that is worked off within the handshake's timeout); the
+	// others get 503.
+	MaxHandshakes     int
+	MaxHandshakeQueue int
+	// MaxSessions is the most agreed sessions of one peer on HTTP. 16.
+	MaxSessions int
+	// MaxHeader is the most bytes of HTTP headers. 16 KiB: browsers and
+	// proxies send far less than the library's 1 MiB.
+	MaxHeader int
+	// MaxQueued is the most bytes that wait to be written on one connection.
+	// 8 MiB, and always room for one message; then senders wait.
+	MaxQueued int
+
+	// HandshakeTimeout bounds TLS, HTTP headers, the WebSocket upgrade and the
+	// protocol's handshake, each. 10 s: slow mobile networks need three.
+	HandshakeTimeout time.Duration
+	// BodyTimeout bounds the reading of an HTTP body and the writing of one
+	// message. 30 s: 4 MiB at 140 KiB/s.
+	BodyTimeout time.Duration
+	// IdleTimeout ends HTTP connections between requests. 90 s: longer than
+	// the usual client keeps them, so that the client closes first.
+	IdleTimeout time.Duration
+	// Heartbeat is the interval after which a silent peer is asked whether it
+	// lives; after two it is dead. 15 s: below the 30 to 60 s after which
+	// routers forget a connection.
+	Heartbeat time.Duration
+	// SessionLifetime ends agreed sessions on HTTP. One hour, at most a day.
+	SessionLifetime time.Duration
+	// MaxReconnectDelay bounds the growing pause between two attempts to
+	// reconnect. 30 s.
+	MaxReconnectDelay time.Duration
+}
+
+func defaultLimits(processors int) Limits {
+	return Limits{
+		MaxMessage: 4 << 20, MaxRequests: 4096, MaxRequestsPerPeer: 256, MaxCalls: 65536,
+		MaxConns: 16384, MaxConnsPerPeer: 8, MaxHandshakes: 2 * processors, MaxHandshakeQueue: 64,
+		MaxSessions: 16, MaxHeader: 16 << 10, MaxQueued: 8 << 20,
+		HandshakeTimeout: 10 * time.Second, BodyTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second,
+		Heartbeat: 15 * time.Second, SessionLifetime: time.Hour, MaxReconnectDelay: 30 * time.Second,
+	}
+}
+
+// withDefaults fills every zero field and refuses negative ones.
+func (l Limits) withDefaults(processors int) (Limits, error) {
+	v, d := reflect.ValueOf(&l).Elem(), reflect.ValueOf(defaultLimits(processors))
+	for i := range v.NumField() {
+		switch f := v.Field(i); {
+		case f.Int() < 0:
+			return l, fmt.Errorf("owtp: Limits.%s is %v; it must be positive, or zero for the default %v",
+				v.Type().Field(i).Name, f.Interface(), d.Field(i).Interface())
+		case f.Int() == 0:
+			f.Set(d.Field(i))
+		}
+	}
+	switch {
+	case l.MaxMessage < 4096:
+		return l, fmt.Errorf("owtp: Limits.MaxMessage is %d; a handshake needs 4096", l.MaxMessage)
+	case l.MaxMessage > 1<<30:
+		return l, fmt.Errorf("owtp: Limits.MaxMessage is %d; at most 1 GiB", l.MaxMessage)
+	case l.SessionLifetime > 24*time.Hour:
+		return l, fmt.Errorf("owtp: Limits.SessionLifetime is %v; at most 24h", l.SessionLifetime)
+	}
+	return l, nil
+}

@@ -1,0 +1,220 @@
+package owtp
+
+import (
+	"context"
+	"time"
+
+	"github.com/owtp-go/owtp/internal/secure"
+	"github.com/owtp-go/owtp/internal/wire"
+)
+
+// A pending call waits for its answer. The channel has room for it, so that the
+// reader never waits for a caller; it is closed if the link ends first.
+type pending struct {
+	answer chan *wire.Packet
+}
+
+// deliver hands an answer to who waits for it. One that nobody waits for is
+// late or made up, and changes nothing.
+func (l *link) deliver(p *wire.Packet) {
+	l.mu.Lock()
+	c := l.calls[p.Nonce]
+	delete(l.calls, p.Nonce)
+	l.mu.Unlock()
+	if c != nil {
+		c.answer <- p
+		return
+	}
+	l.node.log.Debug("answer that nobody waits for", "peer", l.peer.id, "method", p.Method)
+}
+
+// call sends a request and waits for the answer to it. sent reports whether the
+// peer may have got the request.
+func (l *link) call(ctx context.Context, p *wire.Packet) (resp *wire.Packet, sent bool, err error) {
+	if l.mode.Signed() && p.Kind != wire.Heartbeat {
+		if err := l.sign(p); err != nil {
+			return nil, false, err
+		}
+	}
+	b, err := l.encode(p)
+	if err != nil {
+		return nil, false, err
+	}
+	c := &pending{answer: make(chan *wire.Packet, 1)}
+	if err := l.expect(p.Nonce, c); err != nil {
+		return nil, false, err
+	}
+	if err := l.out.push(ctx, l, b); err != nil {
+		l.unexpect(p.Nonce)
+		return nil, false, err
+	}
+	select {
+	case resp, ok := <-c.answer:
+		if !ok {
+			return nil, true, newError(ErrNetworkDisconnected, "the connection ended before the answer: %w", l.cause())
+		}
+		return resp, true, l.node.checkResponse(resp, p, l.peer)
+	case <-ctx.Done():
+		l.unexpect(p.Nonce)
+		// The handler has no more reason to run. This may come too late.
+		l.control(&wire.Packet{Kind: wire.Cancel, Nonce: p.Nonce})
+		return nil, true, ctx.Err()
+	}
+}
+
+// notify sends a one-way packet.
+func (l *link) notify(ctx context.Context, p *wire.Packet) error {
+	if l.mode.Signed() {
+		if err := l.sign(p); err != nil {
+			return err
+		}
+	}
+	b, err := l.encode(p)
+	if err != nil {
+		return err
+	}
+	return l.out.push(ctx, l, b)
+}
+
+func (l *link) sign(p *wire.Packet) error {
+	n := l.node
+	p.Mode, p.Transport = l.mode, uint8(l.peer.kind)
+	p.Time, p.Recipient, p.Epoch = uint64(n.now().UnixMilli()), wire.ID(l.peer.key.ID()), l.peerEpoch
+	return secure.Sign(n.local.Rand, n.local.Key, p)
+}
+
+func (l *link) expect(nonce wire.Nonce, c *pending) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.err != nil:
+		return newError(ErrNetworkDisconnected, "the connection has ended: %w", l.err)
+	case len(l.calls) >= l.node.cfg.Limits.MaxCalls:
+		return newError(ErrTooManyRequests, "%d calls wait on one connection already", len(l.calls))
+	}
+	l.calls[nonce] = c
+	return nil
+}
+
+func (l *link) unexpect(nonce wire.Nonce) {
+	l.mu.Lock()
+	delete(l.calls, nonce)
+	l.mu.Unlock()
+}
+
+// waiting returns the number of calls that wait.
+func (l *link) waiting() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.calls)
+}
+
+// ping asks the peer for a sign of life. A finish may ride on it.
+func (l *link) ping(ctx context.Context, finish []byte) error {
+	nonce, err := l.node.nonce()
+	if err != nil {
+		return err
+	}
+	p := &wire.Packet{Kind: wire.Heartbeat, Nonce: nonce, Handshake: finish}
+	resp, _, err := l.call(ctx, p)
+	if err != nil {
+		return err
+	}
+	if resp.Kind == wire.Response {
+		return refusedBy(resp, l.peer, l.send != nil)
+	}
+	return nil
+}
+
+// refusedBy makes an error of a refusal.
+func refusedBy(resp *wire.Packet, peer *Peer, proved bool) *Error {
+	msg := resp.Msg
+	if !proved {
+		msg += " (not proved)"
+	}
+	return &Error{Status: resp.Status, Msg: msg, PeerID: peer.id, Proved: proved}
+}
+
+// announce tells the peer that this node goes away.
+func (l *link) announce(reason wire.Reason) {
+	l.leaving.Store(true)
+	if reason == wire.ReasonShutdown || reason == wire.ReasonClosed {
+		l.closing.Store(true)
+	}
+	if err := l.control(&wire.Packet{Kind: wire.GoingAway, Reason: reason}); err != nil {
+		l.fail(err)
+	}
+}
+
+// goingAway is what the peer announced.
+func (l *link) goingAway(reason wire.Reason) error {
+	l.leaving.Store(true)
+	switch reason {
+	case wire.ReasonClosed:
+		if l.remote != nil {
+			l.remote.stop()
+		}
+	case wire.ReasonShutdown, wire.ReasonRenew:
+		if l.remote != nil {
+			l.remote.lost(l)
+		}
+	default:
+		return wire.ErrMalformed
+	}
+	return nil
+}
+
+// drain lets a replaced connection finish what runs on it, both ways, and then
+// closes it.
+func (l *link) drain() {
+	l.announce(wire.ReasonRenew)
+	ctx, cancel := context.WithTimeout(l.ctx, l.node.timeout())
+	defer cancel()
+	l.finish(ctx)
+}
+
+// finish waits until nothing runs on the link, or ctx ends, and closes it.
+func (l *link) finish(ctx context.Context) error {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	err := l.active.wait(ctx)
+	for err == nil && l.waiting() > 0 {
+		select {
+		case <-tick.C:
+		case <-l.ctx.Done():
+			return nil
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+	}
+	l.out.flush(l, time.Second)
+	l.fail(errClosedHere)
+	return err
+}
+
+// closeGently closes the link for good once the answers of what runs now are
+// written: a handler may close its own connection and still answer.
+func (l *link) closeGently() {
+	if l.closing.Swap(true) {
+		return
+	}
+	l.leaving.Store(true)
+	l.mu.Lock()
+	calls := l.calls
+	l.calls = make(map[wire.Nonce]*pending)
+	l.mu.Unlock()
+	for _, c := range calls {
+		close(c.answer)
+	}
+	n := l.node
+	if !n.spawn(func() {
+		ctx, cancel := context.WithTimeout(l.ctx, n.timeout())
+		defer cancel()
+		l.active.wait(ctx)
+		l.control(&wire.Packet{Kind: wire.GoingAway, Reason: wire.ReasonClosed})
+		l.out.flush(l, time.Second)
+		l.fail(errClosedHere)
+	}) {
+		l.fail(errClosedHere)
+	}
+}

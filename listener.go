@@ -1,0 +1,207 @@
+package owtp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+
+	"github.com/owtp-go/owtp/identity"
+	"github.com/owtp-go/owtp/internal/httpt"
+	"github.com/owtp-go/owtp/internal/wire"
+	"github.com/owtp-go/owtp/internal/wst"
+	"github.com/owtp-go/owtp/transport"
+)
+
+// A listener is where a node meets one transport. What is received goes through
+// the demands of its configuration before anything else of the node sees it.
+type listener struct {
+	node *OWTPNode
+	spec *spec
+	kind transport.Kind
+	tl   transport.Listener // nil for a face that somebody else serves
+}
+
+// Listen binds a port and returns once it is bound. A node may listen several
+// times, on several transports, with the same handlers.
+func (n *OWTPNode) Listen(cfg ConnectConfig) error {
+	return n.ListenContext(context.Background(), cfg)
+}
+
+// ListenContext is Listen with a context that bounds the binding.
+func (n *OWTPNode) ListenContext(ctx context.Context, cfg ConnectConfig) error {
+	if err := n.use(); err != nil {
+		return err
+	}
+	l, tcfg, tr, err := n.newListener(cfg)
+	if err != nil {
+		return err
+	}
+	if l.tl, err = tr.Listen(ctx, tcfg, l); err != nil {
+		return fmt.Errorf("owtp: listening on %s %q: %w", cfg.ConnectType, tcfg.Address, err)
+	}
+	n.mu.Lock()
+	n.listeners[l] = struct{}{}
+	n.startSweeping()
+	n.mu.Unlock()
+	if n.closing.Load() {
+		l.close()
+		return errNodeClosed
+	}
+	n.warnIfOpen(l, l.tl.Addr())
+	n.log.Info("listening", "type", cfg.ConnectType, "address", l.tl.Addr().String(), "mode", cfg.mode().String())
+	return nil
+}
+
+func (n *OWTPNode) newListener(cfg ConnectConfig) (*listener, transport.Config, transport.Transport, error) {
+	s, err := cfg.checkListen()
+	if err != nil {
+		return nil, transport.Config{}, nil, err
+	}
+	tr, err := transportFor(cfg.ConnectType)
+	if err != nil {
+		return nil, transport.Config{}, nil, err
+	}
+	return &listener{node: n, spec: s, kind: tr.Kind()}, n.transportConfig(s), tr, nil
+}
+
+func (n *OWTPNode) transportConfig(s *spec) transport.Config {
+	l := n.cfg.Limits
+	return transport.Config{
+		Address: s.Address, TLS: s.TLS, MaxMessage: l.MaxMessage, MaxHeader: l.MaxHeader,
+		HandshakeTimeout: l.HandshakeTimeout, BodyTimeout: l.BodyTimeout, IdleTimeout: l.IdleTimeout,
+		MaxConns: l.MaxConns, MaxConnsPerPeer: 32 * l.MaxConnsPerPeer,
+		ReadBufferSize: s.ReadBufferSize, WriteBufferSize: s.WriteBufferSize,
+		AllowedOrigins: s.AllowedOrigins, AllowedHosts: s.AllowedHosts, TrustedProxies: s.proxies,
+		Account: s.Account, Password: s.Password, Exchange: s.Exchange,
+		WriteQueueName: s.WriteQueueName, ReadQueueName: s.ReadQueueName, Logger: n.log,
+	}
+}
+
+// warnIfOpen tells the log about a listener that anybody on the network may
+// read, change and call.
+func (n *OWTPNode) warnIfOpen(l *listener, a net.Addr) {
+	if l.spec.mode() != wire.ModeOpen || l.kind == transport.Memory {
+		return
+	}
+	if ap, err := netip.ParseAddrPort(a.String()); err == nil && ap.Addr().Unmap().IsLoopback() {
+		return
+	}
+	n.log.Warn("listening in open mode on an address that is not loopback: anybody on the network can call, read and change what passes; set EnableSignature or EnableKeyAgreement", "address", a.String())
+}
+
+// HTTPHandler returns the node's HTTP face, to mount in a server and mux of the
+// program's. cfg is that of a listener; Address is not used. Close and Shutdown
+// of the node end what runs through it, not the server.
+func (n *OWTPNode) HTTPHandler(cfg ConnectConfig) (http.Handler, error) {
+	return n.face(cfg, HTTP, httpt.NewHandler)
+}
+
+// WebsocketHandler is the same for WebSocket.
+func (n *OWTPNode) WebsocketHandler(cfg ConnectConfig) (http.Handler, error) {
+	return n.face(cfg, Websocket, wst.NewHandler)
+}
+
+func (n *OWTPNode) face(cfg ConnectConfig, connectType string, build func(transport.Config, transport.Handler) http.Handler) (http.Handler, error) {
+	if err := n.use(); err != nil {
+		return nil, err
+	}
+	if cfg.ConnectType != "" && cfg.ConnectType != connectType {
+		return nil, fmt.Errorf("owtp: this handler is for connect type %q, not %q", connectType, cfg.ConnectType)
+	}
+	cfg.ConnectType = connectType
+	if cfg.Address == "" {
+		cfg.Address = ":0"
+	}
+	if cfg.EnableSSL {
+		return nil, errors.New("owtp: EnableSSL is for the program's own server here")
+	}
+	l, tcfg, _, err := n.newListener(cfg)
+	if err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	n.startSweeping()
+	n.mu.Unlock()
+	return build(tcfg, l), nil
+}
+
+// CloseListener closes all listeners of a connect type and the connections that
+// they accepted.
+func (n *OWTPNode) CloseListener(connectType string) {
+	n.mu.Lock()
+	var closing []*listener
+	for l := range n.listeners {
+		if l.spec.ConnectType == connectType {
+			closing = append(closing, l)
+			delete(n.listeners, l)
+		}
+	}
+	n.mu.Unlock()
+	for _, l := range closing {
+		l.close()
+	}
+}
+
+// Listening reports whether the node listens with that connect type.
+func (n *OWTPNode) Listening(connectType string) bool { return n.ListenerAddr(connectType) != "" }
+
+// ListenerAddr returns the address of a listener of that connect type,
+// host:port with the port that was really bound, or "".
+func (n *OWTPNode) ListenerAddr(connectType string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for l := range n.listeners {
+		if l.spec.ConnectType == connectType {
+			return l.tl.Addr().String()
+		}
+	}
+	return ""
+}
+
+func (l *listener) close() {
+	if l.tl != nil {
+		l.tl.Close()
+	}
+}
+
+// shutdown waits for exchanges; connections are the links'.
+func (l *listener) shutdown(ctx context.Context) error {
+	if l.tl == nil {
+		return nil
+	}
+	return l.tl.Shutdown(ctx)
+}
+
+// admits reports whether a peer of that ID may come in. It is asked with a
+// claimed ID before anything expensive, and the proof follows for the same ID.
+func (l *listener) admits(id identity.ID, remote string) bool {
+	if l.spec.allowed != nil && !l.spec.allowed[id] {
+		l.node.log.Info("peer is not among the allowed", "peer", id.String(), "remote", remote)
+		return false
+	}
+	if l.spec.Authorize != nil {
+		if err := l.spec.Authorize(id.String(), remote); err != nil {
+			l.node.log.Info("peer is not authorized", "peer", id.String(), "remote", remote, "err", err)
+			return false
+		}
+	}
+	return true
+}
+
+// demands returns the refusal of a packet of that mode, or nil (PROTOCOL §4).
+func (l *listener) demands(m wire.Mode) *refusal {
+	restricted := l.spec.allowed != nil || l.spec.Authorize != nil
+	switch {
+	case l.spec.EnableSignature && !m.Signed(), restricted && m == wire.ModeOpen:
+		return refuseUnsigned
+	case l.spec.EnableKeyAgreement && !m.Sealed():
+		return refuseUnsealed
+	}
+	return nil
+}
+
+// config is what handlers see of it.
+func (l *listener) config() ConnectConfig { return l.spec.ConnectConfig }

@@ -1,0 +1,301 @@
+package owtp
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/mr-tron/base58"
+
+	"github.com/owtp-go/owtp/identity"
+	"github.com/owtp-go/owtp/internal/secure"
+	"github.com/owtp-go/owtp/internal/wire"
+)
+
+// An OWTPNode is one end of the protocol: it listens, dials, handles and calls.
+// All its methods are safe for concurrent use.
+type OWTPNode struct {
+	err   error // of the configuration; then every method returns it
+	cfg   NodeConfig
+	log   *slog.Logger
+	state *state
+	local secure.Local
+	now   func() time.Time
+	// process names this node among others with the same identity.
+	process wire.Nonce
+	router  router
+
+	ctx     context.Context // ends with Close
+	cancel  context.CancelCauseFunc
+	tasks   tracker // handlers, callbacks and goroutines of the node
+	running quota   // requests
+	shakes  budget  // handshakes
+	closing atomic.Bool
+
+	mu        sync.Mutex // guards what follows; never held across I/O or a callback
+	peerstore Peerstore
+	used      bool // Listen or Connect was called
+	listeners map[*listener]struct{}
+	remotes   map[string]*remote     // by the name given to Connect
+	byID      map[identity.ID]string // names by proved ID, the newest
+	peers     map[string]*peerEntry  // open connections by peer ID
+	handlers  peerHandlers
+	sweeping  bool
+}
+
+var errNodeClosed = fmt.Errorf("owtp: the node is closed: %w", net.ErrClosed)
+
+// New returns a node, or what is wrong with its configuration.
+func New(cfg NodeConfig) (*OWTPNode, error) {
+	processors := runtime.GOMAXPROCS(0)
+	cfg, err := cfg.withDefaults(processors)
+	if err != nil {
+		return nil, err
+	}
+	return newNode(cfg, rand.Reader, time.Now)
+}
+
+func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, error) {
+	n := &OWTPNode{
+		cfg: cfg, log: cfg.Logger.With("node", cfg.Cert.ID()), now: now,
+		local:     secure.Local{Key: cfg.Cert.key, Rand: rand},
+		peerstore: cfg.Peerstore,
+		running:   quota{used: make(map[string]int)},
+		shakes:    newBudget(cfg.Limits.MaxHandshakes, cfg.Limits.MaxHandshakeQueue),
+		listeners: make(map[*listener]struct{}), remotes: make(map[string]*remote),
+		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry),
+	}
+	n.router.fold()
+	if _, err := io.ReadFull(rand, n.process[:]); err != nil {
+		return nil, err
+	}
+	if n.peerstore == nil {
+		m, err := NewSessionManager("memory", nil)
+		if err != nil {
+			return nil, err
+		}
+		n.peerstore = m
+	}
+	var err error
+	if n.state, err = newState(&n.cfg, rand, now); err != nil {
+		return nil, err
+	}
+	n.ctx, n.cancel = context.WithCancelCause(context.Background())
+	return n, nil
+}
+
+// NewNode returns a node. If its configuration is wrong, every method of it
+// that returns an error returns what is wrong, and the others do nothing.
+func NewNode(cfg NodeConfig) *OWTPNode {
+	n, err := New(cfg)
+	if err != nil {
+		return &OWTPNode{err: err}
+	}
+	return n
+}
+
+// NewOWTPNode returns a node with an identity and defaults. The sizes are those
+// of ConnectConfig and are ignored here.
+func NewOWTPNode(cert Certificate, readBufferSize, writeBufferSize int) *OWTPNode {
+	return NewNode(NodeConfig{Cert: cert})
+}
+
+// RandomOWTPNode returns a node with a new identity and defaults. Further
+// arguments are the names of suites, as for NewCertificate.
+func RandomOWTPNode(suites ...string) *OWTPNode {
+	if _, err := NewCertificate(RandomPrivateKey(), suites...); err != nil {
+		return &OWTPNode{err: err}
+	}
+	return NewNode(NodeConfig{Cert: NewRandomCertificate()})
+}
+
+// NodeID returns the node's ID.
+func (n *OWTPNode) NodeID() string { return n.cfg.Cert.ID() }
+
+// Certificate returns the node's identity.
+func (n *OWTPNode) Certificate() Certificate { return n.cfg.Cert }
+
+// Peerstore returns what keeps user sessions.
+func (n *OWTPNode) Peerstore() Peerstore {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.peerstore
+}
+
+// SetPeerstore sets what keeps user sessions. After Listen or Connect it
+// returns an error and changes nothing. If NodeConfig.Store was nil, a
+// SessionManager whose store can also keeps the node's own state.
+func (n *OWTPNode) SetPeerstore(p Peerstore) error {
+	if n.err != nil {
+		return n.err
+	}
+	if p == nil {
+		return errors.New("owtp: SetPeerstore: the store is nil")
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.used {
+		return errors.New("owtp: SetPeerstore after Listen or Connect; call it before")
+	}
+	if n.cfg.Store == nil {
+		cfg := n.cfg
+		cfg.Peerstore = p
+		st, err := newState(&cfg, n.local.Rand, n.now)
+		if err != nil {
+			return err
+		}
+		n.state.close()
+		n.state = st
+	}
+	n.peerstore = p
+	return nil
+}
+
+// use marks the node as used, which fixes its stores.
+func (n *OWTPNode) use() error {
+	if n.err != nil {
+		return n.err
+	}
+	if n.closing.Load() {
+		return errNodeClosed
+	}
+	n.mu.Lock()
+	n.used = true
+	n.mu.Unlock()
+	return nil
+}
+
+// timeout is how long a call waits unless it says otherwise.
+func (n *OWTPNode) timeout() time.Duration { return time.Duration(n.cfg.TimeoutSEC) * time.Second }
+
+// maxRemaining bounds what a caller can make a record or a context last.
+const maxRemaining = 24 * time.Hour
+
+// remaining is how long the caller of p still waits.
+func (n *OWTPNode) remaining(p *wire.Packet) time.Duration {
+	if p.Remaining == 0 {
+		return n.timeout()
+	}
+	if p.Remaining > uint64(maxRemaining/time.Millisecond) {
+		return maxRemaining
+	}
+	return time.Duration(p.Remaining) * time.Millisecond
+}
+
+// nonce draws 16 random octets.
+func (n *OWTPNode) nonce() (wire.Nonce, error) {
+	var v wire.Nonce
+	_, err := io.ReadFull(n.local.Rand, v[:])
+	return v, err
+}
+
+// anonymousID draws an ID for a peer that has proved nothing. Its colon keeps
+// it apart from node IDs.
+func (n *OWTPNode) anonymousID() (string, error) {
+	v, err := n.nonce()
+	return "anon:" + base58.Encode(v[:]), err
+}
+
+// spawn runs f on a goroutine that Close waits for, unless the node is closed.
+func (n *OWTPNode) spawn(f func()) bool {
+	if !n.tasks.begin() {
+		return false
+	}
+	go func() {
+		defer n.tasks.end()
+		f()
+	}()
+	return true
+}
+
+// Close ends the node at once: handlers' contexts end, connections and
+// listeners close, calls end with status 430. It returns when nothing of the
+// node runs any more, or after ten seconds if a handler does not heed its
+// context. Calling it again does nothing.
+func (n *OWTPNode) Close() error {
+	if n.err != nil {
+		return n.err
+	}
+	n.closing.Store(true)
+	n.cancel(errNodeClosed)
+	n.mu.Lock()
+	var listeners []*listener
+	for l := range n.listeners {
+		listeners = append(listeners, l)
+	}
+	clear(n.listeners)
+	var remotes []*remote
+	for _, r := range n.remotes {
+		remotes = append(remotes, r)
+	}
+	clear(n.remotes)
+	clear(n.byID)
+	var links []*link
+	for _, e := range n.peers {
+		links = append(links, e.links...)
+	}
+	n.mu.Unlock()
+	for _, l := range links {
+		l.fail(errNodeClosed)
+	}
+	for _, r := range remotes {
+		r.close()
+	}
+	for _, l := range listeners {
+		l.close()
+	}
+	n.tasks.close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err := n.tasks.wait(ctx)
+	n.state.close()
+	if err != nil {
+		return errors.New("owtp: Close: a handler does not heed its context and still runs")
+	}
+	return nil
+}
+
+// Shutdown ends the node gently: it stops accepting, tells connected peers that
+// it goes away, lets requests and calls finish, answers new ones with 503, and
+// then closes. When ctx ends it closes at once and returns the context's error.
+func (n *OWTPNode) Shutdown(ctx context.Context) error {
+	if n.err != nil {
+		return n.err
+	}
+	n.closing.Store(true)
+	n.mu.Lock()
+	var listeners []*listener
+	for l := range n.listeners {
+		listeners = append(listeners, l)
+	}
+	var links []*link
+	for _, e := range n.peers {
+		links = append(links, e.links...)
+	}
+	n.mu.Unlock()
+	for _, l := range links {
+		l.announce(wire.ReasonShutdown)
+	}
+	var err error
+	for _, l := range listeners {
+		err = errors.Join(err, l.shutdown(ctx))
+	}
+	for _, l := range links {
+		err = errors.Join(err, l.finish(ctx))
+	}
+	if e := n.Close(); err == nil {
+		err = e
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}

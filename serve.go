@@ -1,0 +1,136 @@
+package owtp
+
+import (
+	"bytes"
+	"context"
+	"strings"
+
+	"github.com/owtp-go/owtp/internal/secure"
+	"github.com/owtp-go/owtp/internal/wire"
+)
+
+// A refusal is an answer that no handler gave.
+type refusal struct {
+	status uint64
+	reason wire.Reason
+	msg    string
+}
+
+func refuse(status uint64, reason wire.Reason, msg string) *refusal {
+	return &refusal{status, reason, msg}
+}
+
+// One code and one text per demand: a stranger learns nothing else. What
+// exactly was wrong stands in the log.
+var (
+	refuseUnsigned = refuse(ErrUnauthorized, 0, "unauthorized: a valid signature of an allowed peer is required")
+	refuseUnsealed = refuse(ErrSecretKeyInvalid, 0, "key agreement required, or the sealed message does not open")
+	refuseClosing  = refuse(ErrDenialOfService, 0, "shutting down")
+	refuseBusy     = refuse(ErrDenialOfService, 0, "too busy; try again later")
+	refuseMany     = refuse(ErrTooManyRequests, 0, "too many requests at one time")
+)
+
+// response begins the answer to a request.
+func response(p *wire.Packet) *wire.Packet {
+	return &wire.Packet{Kind: wire.Response, Method: p.Method, Nonce: p.Nonce}
+}
+
+func (r *refusal) response(p *wire.Packet) *wire.Packet {
+	out := response(p)
+	out.Status, out.Reason, out.Msg, out.Data = r.status, r.reason, r.msg, []byte("null")
+	return out
+}
+
+// run takes a verified request through prepare, middleware, handler and finish.
+// It returns the response, which is not proved yet, and whether the handler
+// asked for its connection to be closed.
+func (n *OWTPNode) run(ctx context.Context, peer *Peer, p *wire.Packet, signed bool) (resp *wire.Packet, closeAfter bool) {
+	ctx, cancel := n.handlerContext(ctx, p)
+	defer cancel()
+	c := &Context{
+		PID: peer.id, Method: p.Method, RemoteAddress: peer.remote, Peer: peer,
+		node: n, ctx: ctx, req: p, signed: signed,
+	}
+	n.router.serve(c)
+	return n.encodeResponse(p, &c.Resp), c.close
+}
+
+func (n *OWTPNode) encodeResponse(p *wire.Packet, r *Response) *wire.Packet {
+	out := response(p)
+	data, err := encodeData(r.Result)
+	if err != nil {
+		n.log.Error("the handler's result does not encode", "method", p.Method, "err", err)
+		return refuse(ErrInternalServerError, 0, "the result does not encode").response(p)
+	}
+	out.Status, out.Msg, out.Data = r.Status, clip(r.Msg, wire.MaxMessage), data
+	if len(data)+packetOverhead > n.cfg.Limits.MaxMessage {
+		n.log.Error("the handler's result is larger than a message may be", "method", p.Method, "bytes", len(data), "limit", n.cfg.Limits.MaxMessage)
+		return refuse(ErrTooLarge, 0, "the result is larger than a message may be").response(p)
+	}
+	return out
+}
+
+// packetOverhead is more than everything of a message but its data.
+const packetOverhead = wire.MaxMeta*(wire.MaxMetaKey+wire.MaxMetaValue+16) + 2*wire.MaxMessage
+
+// clip makes text valid and short enough for a packet.
+func clip(s string, limit int) string {
+	s = strings.ToValidUTF8(s, "\uFFFD")
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "")
+	}
+	return s
+}
+
+// checkSigned checks what a signature covers beside the data: that the packet
+// was made by that key, for this node, this transport and this mode
+// (PROTOCOL §5). What is wrong goes to the log only.
+func (n *OWTPNode) checkSigned(p *wire.Packet, peer *Peer, mode wire.Mode) bool {
+	key, err := secure.Verify(p, peer.key)
+	switch {
+	case err != nil:
+		n.log.Warn("signed packet refused", "peer", peer.id, "remote", peer.remote, "reason", "signature does not verify")
+	case peer.key != nil && !key.Equal(peer.key):
+		n.log.Warn("signed packet refused", "peer", peer.id, "remote", peer.remote, "reason", "signed by another key")
+	case p.Recipient != wire.ID(n.local.Key.ID()):
+		n.log.Warn("signed packet refused", "peer", peer.id, "remote", peer.remote, "reason", "made for another recipient")
+	case p.Mode != mode || p.Transport != uint8(peer.kind):
+		n.log.Warn("signed packet refused", "peer", peer.id, "remote", peer.remote, "reason", "made for another mode or transport")
+	default:
+		if peer.key == nil {
+			peer.key, peer.id = key, key.ID().String()
+		}
+		return true
+	}
+	return false
+}
+
+// signResponse binds the response to its request and signs it.
+func (n *OWTPNode) signResponse(resp, req *wire.Packet, peer *Peer, mode wire.Mode, epoch wire.Nonce) error {
+	resp.Digest = secure.RequestDigest(req)
+	resp.Recipient = wire.ID(peer.key.ID())
+	resp.Mode, resp.Transport = mode, uint8(peer.kind)
+	resp.Time, resp.Epoch = uint64(n.now().UnixMilli()), epoch
+	return secure.Sign(n.local.Rand, n.local.Key, resp)
+}
+
+// checkResponse checks that a response is the answer to the request, and as
+// strong.
+func (n *OWTPNode) checkResponse(resp, req *wire.Packet, peer *Peer) error {
+	switch {
+	case resp.Kind != wire.Response && !(req.Kind == wire.Heartbeat && resp.Kind == wire.Heartbeat && resp.Reason == wire.ReasonPong):
+		return newError(ErrResponseMethodDiffer, "answer of kind %s to a %s", resp.Kind, req.Kind)
+	case resp.Nonce != req.Nonce || resp.Method != req.Method:
+		return newError(ErrResponseMethodDiffer, "the answer belongs to another request")
+	}
+	if req.Signature == nil {
+		return nil
+	}
+	if _, err := secure.Verify(resp, peer.key); err != nil || !bytes.Equal(resp.SenderKey, peer.key.Bytes()) {
+		return newError(ErrUnauthorized, "the answer is not signed by %s", peer.id)
+	}
+	if resp.Digest != secure.RequestDigest(req) || resp.Recipient != wire.ID(n.local.Key.ID()) || resp.Mode != req.Mode || resp.Transport != req.Transport {
+		return newError(ErrResponseMethodDiffer, "the signed answer belongs to another request")
+	}
+	return nil
+}

@@ -1,0 +1,131 @@
+package session
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+const (
+	defaultGCInterval = 60         // seconds: expired records go by themselves too, GC only catches up
+	defaultIdle       = 3600       // seconds: an hour without a request
+	defaultAbsolute   = 7 * 86_400 // seconds: nobody stays logged in for ever by polling
+	maxSeconds        = 10 * 366 * 86_400
+
+	// A session is read and written whole at each change: 64 KiB is far more
+	// than who is logged in needs and still one packet's worth of time.
+	defaultSessionBytes = 64 << 10
+
+	redacted = "[redacted]"
+)
+
+// ManagerConfig says where and for how long a [Manager] keeps sessions. The
+// zero value is the safe default of everything. It is copied and checked when
+// it is used; changing it afterwards does nothing. However it is printed or
+// logged, ProviderConfig is left out; only encoding/json writes it.
+type ManagerConfig struct {
+	// Gclifetime is the time between two sweeps of [Manager.GC] in seconds;
+	// 0 means 60.
+	Gclifetime int64 `json:"gclifetime"`
+
+	// Maxlifetime is how long a session lives that nobody uses, in seconds;
+	// 0 means 3600.
+	Maxlifetime int64 `json:"maxlifetime"`
+
+	// AbsoluteLifetime is how long a session lives at most, used or not, in
+	// seconds; 0 means seven days, -1 without end.
+	AbsoluteLifetime int64 `json:"absoluteLifetime"`
+
+	// ProviderConfig is the provider's own: an address, a DSN, a path, or for
+	// memory "maxEntries=1000000&maxBytes=268435456". It may hold a password.
+	ProviderConfig string `json:"providerConfig"`
+
+	// SessionIDPrefix keeps managers apart that share a store: they see each
+	// other's sessions if and only if their prefixes are equal. Up to 128
+	// bytes.
+	SessionIDPrefix string `json:"sessionIDPrefix"`
+
+	// MaxSessions bounds the sessions in a store that lives in this process;
+	// beyond it Set returns [ErrFull]. 0 means the provider's default. Stores
+	// that are servers have bounds of their own and do not look at it.
+	MaxSessions int `json:"maxSessions"`
+
+	// MaxSessionBytes bounds one session's encoded size; beyond it Set returns
+	// [ErrTooLarge]. 0 means 64 KiB; at most [MaxValueLen].
+	MaxSessionBytes int `json:"maxSessionBytes"`
+
+	// Now replaces the clock, for tests, also of a store in this process; nil
+	// means the system's.
+	Now func() time.Time `json:"-"`
+
+	// Logger is told what the methods without an error result had to swallow
+	// and what GC met. nil means that nobody is.
+	Logger *slog.Logger `json:"-"`
+}
+
+// checked returns a copy with the defaults filled in.
+func (c *ManagerConfig) checked() (*ManagerConfig, error) {
+	var out ManagerConfig
+	if c != nil {
+		out = *c
+	}
+	for _, f := range []struct {
+		name   string
+		value  *int64
+		zero   int64
+		lowest int64
+	}{
+		{"Gclifetime", &out.Gclifetime, defaultGCInterval, 1},
+		{"Maxlifetime", &out.Maxlifetime, defaultIdle, 1},
+		{"AbsoluteLifetime", &out.AbsoluteLifetime, defaultAbsolute, -1},
+	} {
+		if *f.value == 0 {
+			*f.value = f.zero
+		}
+		if *f.value < f.lowest || *f.value > maxSeconds {
+			return nil, fmt.Errorf("session: %s is %d; it must be within %d and %d seconds, or 0 for %d",
+				f.name, *f.value, f.lowest, maxSeconds, f.zero)
+		}
+	}
+	if len(out.SessionIDPrefix) > 128 {
+		return nil, fmt.Errorf("session: SessionIDPrefix has %d bytes, at most 128 are allowed", len(out.SessionIDPrefix))
+	}
+	if out.MaxSessions < 0 {
+		return nil, fmt.Errorf("session: MaxSessions is %d, it may not be negative", out.MaxSessions)
+	}
+	if out.MaxSessionBytes == 0 {
+		out.MaxSessionBytes = defaultSessionBytes
+	}
+	if out.MaxSessionBytes < 256 || out.MaxSessionBytes > MaxValueLen {
+		return nil, fmt.Errorf("session: MaxSessionBytes is %d; it must be within 256 and %d", out.MaxSessionBytes, MaxValueLen)
+	}
+	if out.Logger == nil {
+		out.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &out, nil
+}
+
+// printable has no methods, so that fmt prints its fields.
+type printable ManagerConfig
+
+func (c ManagerConfig) withoutSecrets() printable {
+	if c.ProviderConfig != "" {
+		c.ProviderConfig = redacted
+	}
+	c.Now, c.Logger = nil, nil
+	return printable(c)
+}
+
+// Format implements [fmt.Formatter] without ProviderConfig, for every verb.
+func (c ManagerConfig) Format(f fmt.State, verb rune) {
+	fmt.Fprintf(f, fmt.FormatString(f, verb), c.withoutSecrets())
+}
+
+// String implements [fmt.Stringer] without ProviderConfig.
+func (c ManagerConfig) String() string { return fmt.Sprintf("%+v", c.withoutSecrets()) }
+
+// GoString implements [fmt.GoStringer] without ProviderConfig.
+func (c ManagerConfig) GoString() string { return fmt.Sprintf("%#v", c.withoutSecrets()) }
+
+// LogValue implements [slog.LogValuer] without ProviderConfig.
+func (c ManagerConfig) LogValue() slog.Value { return slog.StringValue(c.String()) }

@@ -1,0 +1,212 @@
+package owtp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/owtp-go/owtp/identity"
+	"github.com/owtp-go/owtp/internal/secure"
+	"github.com/owtp-go/owtp/internal/wire"
+	"github.com/owtp-go/owtp/session"
+	"github.com/owtp-go/owtp/session/memory"
+)
+
+// A state is what a node itself must remember: bindings of aliases, agreed
+// sessions, call records and the epoch. All of it lies in one store under keys
+// that begin with "n/" and the node's ID, where no session manager reaches, and
+// is sealed at rest for its place (PROTOCOL §7).
+type state struct {
+	store session.Provider
+	owned bool // closed with the node
+	vault *secure.Vault
+	rand  io.Reader
+	now   func() time.Time
+	base  string // prefix of all keys
+
+	epochs cachedEpoch
+
+	mu       sync.Mutex
+	sessions map[string]*heldSession  // by session ID
+	halfOpen map[string]struct{}      // of these, the ones whose initiator is not proved
+	byPeer   map[identity.ID][]string // of these, the others
+}
+
+const (
+	purposeBinding = "binding"
+	purposeSession = "session"
+	purposeCall    = "call"
+	purposeEpoch   = "epoch"
+
+	// maxAlias keeps a binding's key within every store's bound.
+	maxAlias = 255
+	// cacheAge is how long a shared store's facts are believed without asking
+	// again: what one replica ends is dead on all within it.
+	cacheAge = 2 * time.Second
+)
+
+func newState(cfg *NodeConfig, rand io.Reader, now func() time.Time) (*state, error) {
+	key := cfg.StoreKey
+	if key == nil {
+		var err error
+		if key, err = secure.DefaultStoreKey(cfg.Cert.key); err != nil {
+			return nil, err
+		}
+	}
+	vault, err := secure.NewVault(key, cfg.Cert.key.ID())
+	if err != nil {
+		return nil, err
+	}
+	st := &state{
+		store: cfg.Store, vault: vault, rand: rand, now: now,
+		base: session.NodePrefix + cfg.Cert.ID() + "/", sessions: make(map[string]*heldSession), halfOpen: make(map[string]struct{}), byPeer: make(map[identity.ID][]string),
+	}
+	if st.store == nil {
+		if m, ok := cfg.Peerstore.(*SessionManager); ok && m != nil && m.Provider().Traits().Lists && !m.Provider().Traits().MayEvict {
+			st.store = m.Provider()
+		}
+	}
+	if st.store == nil {
+		if st.store, err = memory.New(memory.Options{}); err != nil {
+			return nil, err
+		}
+		st.owned = true
+	}
+	if t := st.store.Traits(); t.MayEvict {
+		return nil, fmt.Errorf("owtp: store %q may evict records and cannot keep a node's state: a forgotten call record would let a call run twice. Use it as Peerstore only, or configure it not to evict", t.Name)
+	}
+	return st, nil
+}
+
+func (st *state) close() {
+	st.vault.Erase()
+	if st.owned {
+		st.store.Close()
+	}
+}
+
+func (st *state) get(ctx context.Context, purpose, key string) ([]byte, uint64, error) {
+	rec, err := st.store.Get(ctx, key)
+	if err != nil {
+		return nil, 0, err
+	}
+	value, err := st.vault.Open(purpose, key, rec.Value)
+	if err != nil {
+		return nil, 0, fmt.Errorf("%w: purpose %s", err, purpose)
+	}
+	return value, rec.Version, nil
+}
+
+// putIfAbsent stores a sealed value and reports whether there was none.
+func (st *state) putIfAbsent(ctx context.Context, purpose, key string, value []byte, ttl time.Duration) (bool, error) {
+	sealed, err := st.vault.Seal(st.rand, purpose, key, value)
+	if err != nil {
+		return false, err
+	}
+	version, err := st.store.PutIfAbsent(ctx, key, sealed, ttl)
+	return version != 0, err
+}
+
+// cachedEpoch is the store's epoch as last seen.
+type cachedEpoch struct {
+	mu   sync.Mutex
+	seen time.Time
+	is   wire.Nonce
+}
+
+// epoch returns the store's epoch and makes one if there is none
+// (PROTOCOL §8).
+func (st *state) epoch(ctx context.Context) (wire.Nonce, error) {
+	c := &st.epochs
+	c.mu.Lock()
+	is, fresh := c.is, !c.seen.IsZero() && (!st.store.Traits().Shared || st.now().Sub(c.seen) < cacheAge)
+	c.mu.Unlock()
+	if fresh {
+		return is, nil
+	}
+	key := st.base + "epoch"
+	var drawn wire.Nonce
+	if _, err := io.ReadFull(st.rand, drawn[:]); err != nil {
+		return drawn, err
+	}
+	// Of several that find none, one wins, and all read what is there then.
+	if _, err := st.putIfAbsent(ctx, purposeEpoch, key, drawn[:], 0); err != nil {
+		return drawn, err
+	}
+	value, _, err := st.get(ctx, purposeEpoch, key)
+	if err != nil {
+		return drawn, err
+	}
+	if len(value) != len(drawn) {
+		return drawn, secure.ErrRecord
+	}
+	is = wire.Nonce(value)
+	c.mu.Lock()
+	c.is, c.seen = is, st.now()
+	c.mu.Unlock()
+	return is, nil
+}
+
+// binding returns the ID that an alias is bound to, or the zero ID.
+func (st *state) binding(ctx context.Context, alias string) (identity.ID, error) {
+	value, _, err := st.get(ctx, purposeBinding, st.bindKey(alias))
+	if errors.Is(err, session.ErrNotFound) {
+		return identity.ID{}, nil
+	}
+	if err != nil {
+		return identity.ID{}, err
+	}
+	if len(value) != identity.IDSize {
+		return identity.ID{}, secure.ErrRecord
+	}
+	return identity.ID(value), nil
+}
+
+// bind binds an alias unless it is bound, and returns what it is bound to then.
+func (st *state) bind(ctx context.Context, alias string, id identity.ID) (bound identity.ID, first bool, err error) {
+	first, err = st.putIfAbsent(ctx, purposeBinding, st.bindKey(alias), id[:], 0)
+	if err != nil || first {
+		return id, first, err
+	}
+	bound, err = st.binding(ctx, alias)
+	return bound, false, err
+}
+
+// bindKey escapes the alias: a store sees nothing that somebody else chose.
+func (st *state) bindKey(alias string) string { return st.base + "bind/" + session.EscapeKey(alias) }
+
+func (st *state) forget(ctx context.Context, alias string) error {
+	return st.store.Delete(ctx, st.bindKey(alias))
+}
+
+// bindings returns all bound aliases.
+func (st *state) bindings(ctx context.Context) (map[string]identity.ID, error) {
+	prefix := st.base + "bind/"
+	all := make(map[string]identity.ID)
+	for after := ""; ; {
+		keys, err := st.store.List(ctx, prefix, after, 1000)
+		if err != nil {
+			return nil, err
+		}
+		for _, k := range keys {
+			alias, err := session.UnescapeKey(k[len(prefix):])
+			if err != nil {
+				return nil, err
+			}
+			id, err := st.binding(ctx, alias)
+			if err != nil {
+				return nil, err
+			}
+			if !id.IsZero() {
+				all[alias] = id
+			}
+			after = k
+		}
+		if len(keys) == 0 {
+			return all, nil
+		}
+	}
+}

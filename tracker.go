@@ -1,0 +1,91 @@
+package owtp
+
+import (
+	"context"
+	"sync"
+)
+
+// A tracker counts what runs and lets others wait for the end, with a bound. It
+// is a sync.WaitGroup that may be waited for while more begins, and that says
+// no once it is closed.
+type tracker struct {
+	mu     sync.Mutex
+	n      int
+	closed bool
+	idle   chan struct{} // closed when n falls to zero; nil if nobody waits
+}
+
+// begin counts one more and reports whether that is still allowed.
+func (t *tracker) begin() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return false
+	}
+	t.n++
+	return true
+}
+
+func (t *tracker) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.n--; t.n == 0 && t.idle != nil {
+		close(t.idle)
+		t.idle = nil
+	}
+}
+
+// close lets nothing more begin.
+func (t *tracker) close() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+}
+
+// wait returns when nothing runs, or when ctx ends.
+func (t *tracker) wait(ctx context.Context) error {
+	t.mu.Lock()
+	if t.n == 0 {
+		t.mu.Unlock()
+		return nil
+	}
+	if t.idle == nil {
+		t.idle = make(chan struct{})
+	}
+	idle := t.idle
+	t.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A quota bounds what runs at one time under a name: a proved peer or, where
+// nobody is proved, an address.
+type quota struct {
+	mu   sync.Mutex
+	used map[string]int
+	all  int
+}
+
+func (q *quota) take(name string, perName, all int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.all >= all || q.used[name] >= perName {
+		return false
+	}
+	q.used[name]++
+	q.all++
+	return true
+}
+
+func (q *quota) give(name string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.all--
+	if q.used[name]--; q.used[name] <= 0 {
+		delete(q.used, name)
+	}
+}
