@@ -101,8 +101,8 @@ func (n *OWTPNode) newRequest(kind wire.Kind, method string, params any, opts *C
 	if n.err != nil {
 		return nil, n.err
 	}
-	if n.closing.Load() {
-		return nil, &Error{Status: ErrDenialOfService, Msg: "the node is closed or shutting down", Method: clip(method, 64), cause: errNodeClosed}
+	if n.ctx.Err() != nil {
+		return nil, &Error{Status: ErrDenialOfService, Msg: "the node is closed", Method: clip(method, 64), cause: errNodeClosed}
 	}
 	data, err := encodeData(params)
 	if err != nil {

@@ -127,8 +127,14 @@ func (n *OWTPNode) removeRemote(r *remote) {
 		delete(n.remotes, r.name)
 	}
 	for id, name := range n.byID {
-		if name == r.name && n.remotes[name] == nil {
-			delete(n.byID, id)
+		if name != r.name || n.remotes[name] != nil {
+			continue
+		}
+		delete(n.byID, id)
+		for other, o := range n.remotes {
+			if o.pinned() == id {
+				n.byID[id] = other
+			}
 		}
 	}
 }
@@ -195,7 +201,9 @@ func (n *OWTPNode) KeyAgreementContext(ctx context.Context, pid, suite string) e
 	r.sealed = true
 	if len(r.suites) != 1 || r.suites[0] != s {
 		r.suites = []*secure.Suite{s}
-		r.session = nil
+		if r.session != nil && r.session.Suite != s {
+			r.session = nil
+		}
 		if r.link != nil && r.link.suite != s {
 			r.link.leaving.Store(true) // sealed with another suite
 		}

@@ -3,7 +3,9 @@ package owtp
 import (
 	"context"
 	"errors"
+	"maps"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/owtp-go/owtp/internal/wire"
@@ -22,6 +24,11 @@ func (n *OWTPNode) startSweeping() {
 	n.sweeping = n.spawn(n.sweep)
 }
 
+// allLinks is called with the lock held.
+func (n *OWTPNode) allLinks() []*link {
+	return slices.AppendSeq(make([]*link, 0, len(n.links)), maps.Keys(n.links))
+}
+
 // sweep asks silent peers for a sign of life after one interval and gives them
 // up before two are over; and forgets sessions that have expired.
 func (n *OWTPNode) sweep() {
@@ -35,11 +42,8 @@ func (n *OWTPNode) sweep() {
 		case <-tick.C:
 		}
 		n.state.sweep()
-		var links []*link
 		n.mu.Lock()
-		for _, e := range n.peers {
-			links = append(links, e.links...)
-		}
+		links := n.allLinks()
 		n.mu.Unlock()
 		now := time.Now().UnixNano()
 		for _, l := range links {

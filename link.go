@@ -85,6 +85,11 @@ func (l *link) read(first []*wire.Packet) {
 	for err == nil {
 		err = l.readOne()
 	}
+	if errors.Is(err, wire.ErrMalformed) || errors.Is(err, wire.ErrVersion) {
+		// Whoever wrote the other side wants to know.
+		l.control(&wire.Packet{Kind: wire.Response, Status: ErrBadRequest, Msg: clip(err.Error(), 512), Data: []byte("null")})
+		l.out.flush(l, time.Second)
+	}
 	l.fail(err)
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -208,8 +213,11 @@ func (l *link) request(p *wire.Packet) error {
 		n.running.give(l.peer.id)
 		return l.refuse(p, refuse(ErrReplayAttack, wire.ReasonCopy, "a request with this nonce is running"))
 	}
-	if !l.active.begin() || !n.spawn(func() { l.handle(ctx, cancel, p) }) {
+	l.active.begin()
+	if !n.spawn(func() { l.handle(ctx, cancel, p) }) {
 		cancel()
+		n.running.give(l.peer.id)
+		l.active.end()
 		return errNodeClosed
 	}
 	return nil
@@ -292,7 +300,7 @@ func (l *link) answer(p, resp *wire.Packet) {
 func (l *link) ended() bool { return l.ctx.Err() != nil }
 
 // usable reports whether new calls may take the link.
-func (l *link) usable() bool { return !l.ended() && !l.leaving.Load() && !l.closing.Load() }
+func (l *link) usable() bool { return !l.ended() && !l.leaving.Load() }
 
 var errClosedHere = errors.New("closed by this node")
 

@@ -137,9 +137,10 @@ func refusedBy(resp *wire.Packet, peer *Peer, proved bool) *Error {
 
 // announce tells the peer that this node goes away.
 func (l *link) announce(reason wire.Reason) {
-	l.leaving.Store(true)
-	if reason == wire.ReasonShutdown || reason == wire.ReasonClosed {
-		l.closing.Store(true)
+	if reason == wire.ReasonShutdown {
+		l.closing.Store(true) // handlers that finish may still call
+	} else {
+		l.leaving.Store(true)
 	}
 	if err := l.control(&wire.Packet{Kind: wire.GoingAway, Reason: reason}); err != nil {
 		l.fail(err)

@@ -42,11 +42,13 @@ type OWTPNode struct {
 
 	mu        sync.Mutex // guards what follows; never held across I/O or a callback
 	peerstore Peerstore
-	used      bool // Listen or Connect was called
+	ownStore  *SessionManager // made because none was given; closed with the node
+	used      bool            // Listen or Connect was called
 	listeners map[*listener]struct{}
 	remotes   map[string]*remote     // by the name given to Connect
 	byID      map[identity.ID]string // names by proved ID, the newest
 	peers     map[string]*peerEntry  // open connections by peer ID
+	links     map[*link]struct{}     // all that are served, registered or not
 	handlers  peerHandlers
 	sweeping  bool
 }
@@ -71,7 +73,7 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 		running:   quota{used: make(map[string]int)},
 		shakes:    newBudget(cfg.Limits.MaxHandshakes, cfg.Limits.MaxHandshakeQueue),
 		listeners: make(map[*listener]struct{}), remotes: make(map[string]*remote),
-		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry),
+		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry), links: make(map[*link]struct{}),
 	}
 	n.router.fold()
 	if _, err := io.ReadFull(rand, n.process[:]); err != nil {
@@ -82,7 +84,7 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 		if err != nil {
 			return nil, err
 		}
-		n.peerstore = m
+		n.peerstore, n.ownStore = m, m
 	}
 	var err error
 	if n.state, err = newState(&n.cfg, rand, now); err != nil {
@@ -155,8 +157,16 @@ func (n *OWTPNode) SetPeerstore(p Peerstore) error {
 		n.state.close()
 		n.state = st
 	}
+	n.closeOwnStore()
 	n.peerstore = p
 	return nil
+}
+
+func (n *OWTPNode) closeOwnStore() {
+	if n.ownStore != nil {
+		n.ownStore.Close()
+		n.ownStore = nil
+	}
 }
 
 // use marks the node as used, which fixes its stores.
@@ -238,10 +248,7 @@ func (n *OWTPNode) Close() error {
 	}
 	clear(n.remotes)
 	clear(n.byID)
-	var links []*link
-	for _, e := range n.peers {
-		links = append(links, e.links...)
-	}
+	links := n.allLinks()
 	n.mu.Unlock()
 	for _, l := range links {
 		l.fail(errNodeClosed)
@@ -257,6 +264,9 @@ func (n *OWTPNode) Close() error {
 	defer cancel()
 	err := n.tasks.wait(ctx)
 	n.state.close()
+	n.mu.Lock()
+	n.closeOwnStore()
+	n.mu.Unlock()
 	if err != nil {
 		return errors.New("owtp: Close: a handler does not heed its context and still runs")
 	}
@@ -276,10 +286,7 @@ func (n *OWTPNode) Shutdown(ctx context.Context) error {
 	for l := range n.listeners {
 		listeners = append(listeners, l)
 	}
-	var links []*link
-	for _, e := range n.peers {
-		links = append(links, e.links...)
-	}
+	links := n.allLinks()
 	n.mu.Unlock()
 	for _, l := range links {
 		l.announce(wire.ReasonShutdown)

@@ -91,7 +91,6 @@ func (n *OWTPNode) register(l *link) *refusal {
 	e.links = append(e.links, l)
 	e.live++
 	n.tellOpen(e)
-	n.startSweeping()
 	return nil
 }
 
@@ -148,7 +147,14 @@ func (n *OWTPNode) forgetLink(l *link) {
 
 // serveLink runs a link until it and its handlers have ended.
 func (n *OWTPNode) serveLink(l *link, first []*wire.Packet) {
+	n.mu.Lock()
+	n.links[l] = struct{}{}
+	n.startSweeping()
+	n.mu.Unlock()
 	l.read(first)
+	n.mu.Lock()
+	delete(n.links, l)
+	n.mu.Unlock()
 	if l.remote != nil {
 		l.remote.lost(l)
 	}

@@ -37,6 +37,7 @@ type remote struct {
 	changed      chan struct{} // closed and replaced when link or state changes
 	stopped      bool          // the peer said that it is gone for good
 	reconnecting bool
+	waiting      int // calls that wait for a connection
 	proof        proofState
 	session      *clientSession
 }
@@ -130,11 +131,24 @@ func (r *remote) currentLink() *link {
 
 // ready waits for a connection that meets the demands of now.
 func (r *remote) ready(ctx context.Context) (*link, error) {
-	for {
+	for first := true; ; first = false {
 		r.mu.Lock()
 		l, changed, stopped, mode := r.link, r.changed, r.stopped, r.modeLocked()
+		ok := l != nil && l.usable() && meets(l.mode, mode)
+		if first && !ok {
+			if r.waiting >= r.node.cfg.Limits.MaxCalls {
+				r.mu.Unlock()
+				return nil, newError(ErrTooManyRequests, "too many calls wait for a connection to %s", r.spec().Address)
+			}
+			r.waiting++
+			defer func() {
+				r.mu.Lock()
+				r.waiting--
+				r.mu.Unlock()
+			}()
+		}
 		r.mu.Unlock()
-		if l != nil && l.usable() && meets(l.mode, mode) {
+		if ok {
 			return l, nil
 		}
 		if stopped {
@@ -198,7 +212,7 @@ func (r *remote) stop() {
 // and vary, so that a thousand clients do not come back at the same moment.
 func (r *remote) reconnect() {
 	r.mu.Lock()
-	if r.reconnecting || r.stopped || r.ctx.Err() != nil || r.exch != nil {
+	if r.reconnecting || r.stopped || r.ctx.Err() != nil || r.exch != nil || r.node.closing.Load() {
 		r.mu.Unlock()
 		return
 	}
