@@ -178,6 +178,9 @@ func (n *OWTPNode) send(ctx context.Context, pid string, p *wire.Packet, opts *C
 			resp, sent, err = l.transact(ctx, p)
 		}
 	}
+	if err == nil && p.Kind == wire.Heartbeat {
+		err = isPong(resp, pid, resp.Signature != nil || req.Mode != 0)
+	}
 	if err != nil {
 		return nil, n.callError(ctx, err, sent, pid, p)
 	}

@@ -93,8 +93,11 @@ func (r *remote) accepted(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, _, _, err = r.exchange(ctx, &wire.Packet{Kind: wire.Heartbeat, Nonce: nonce})
-	return err
+	resp, _, _, err := r.exchange(ctx, &wire.Packet{Kind: wire.Heartbeat, Nonce: nonce})
+	if err != nil {
+		return err
+	}
+	return isPong(resp, r.name, true)
 }
 
 // shake makes one handshake; without suites it is a proof hello and returns no

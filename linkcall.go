@@ -120,10 +120,15 @@ func (l *link) ping(ctx context.Context, finish []byte) error {
 	if err != nil {
 		return err
 	}
-	if resp.Kind == wire.Response {
-		return refusedBy(resp, l.peer, l.send != nil)
+	return isPong(resp, l.peer.id, l.send != nil)
+}
+
+// isPong returns the error of a heartbeat that was refused.
+func isPong(resp *wire.Packet, pid string, proved bool) error {
+	if resp.Kind == wire.Heartbeat {
+		return nil
 	}
-	return nil
+	return refusedBy(resp, &Peer{id: pid}, proved)
 }
 
 // refusedBy makes an error of a refusal.

@@ -226,6 +226,10 @@ func (n *OWTPNode) spawn(f func()) bool {
 	return true
 }
 
+// closePatience is how long Close waits for handlers that do not heed their
+// context.
+const closePatience = 10 * time.Second
+
 // Close ends the node at once: handlers' contexts end, connections and
 // listeners close, calls end with status 430. It returns when nothing of the
 // node runs any more, or after ten seconds if a handler does not heed its
@@ -256,13 +260,18 @@ func (n *OWTPNode) Close() error {
 	for _, r := range remotes {
 		r.close()
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
+	defer cancel()
+	var sockets tracker
 	for _, l := range listeners {
-		l.close()
+		sockets.begin()
+		go func() { // waits for the handlers of its exchanges
+			defer sockets.end()
+			l.close()
+		}()
 	}
 	n.tasks.close()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	err := n.tasks.wait(ctx)
+	err := errors.Join(n.tasks.wait(ctx), sockets.wait(ctx))
 	n.state.close()
 	n.mu.Lock()
 	n.closeOwnStore()
