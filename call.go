@@ -24,6 +24,9 @@ type CallOptions struct {
 	// CallKey, 16 bytes not all zero, names the call across attempts: the
 	// peer runs its handler once for one key. nil means the call's nonce.
 	CallKey []byte
+	// Repeatable says that running the call twice does no harm, so that it may
+	// be sent again even if the peer has lost its memory in between.
+	Repeatable bool
 }
 
 // Call calls a method of a connected peer, by name or ID. A non-nil error
@@ -157,17 +160,17 @@ func (n *OWTPNode) finishCall(ctx context.Context, pid string, p *wire.Packet, o
 func (n *OWTPNode) send(ctx context.Context, pid string, p *wire.Packet, opts *CallOptions) (*Response, error) {
 	var resp *wire.Packet
 	req := p // as it was sent
-	var sent bool
+	var sent, proved bool
 	var err error
+	repeatable := opts != nil && opts.Repeatable
 	r := n.remoteOf(pid)
 	switch {
 	case r != nil && r.exch != nil:
-		resp, req, sent, err = r.exchange(ctx, p)
+		resp, req, sent, err = r.exchange(ctx, p, repeatable)
+		proved = r.mode() != wire.ModeOpen
 	case r != nil:
-		var l *link
-		if l, err = r.ready(ctx); err == nil {
-			resp, sent, err = l.transact(ctx, p)
-		}
+		resp, req, sent, err = r.transact(ctx, p, repeatable)
+		proved = r.mode() != wire.ModeOpen
 	default:
 		l := n.linkOf(pid)
 		if l == nil || l.bar != nil {
@@ -176,15 +179,16 @@ func (n *OWTPNode) send(ctx context.Context, pid string, p *wire.Packet, opts *C
 			err = newError(ErrNetworkDisconnected, "the peer's connection is closing")
 		} else {
 			resp, sent, err = l.transact(ctx, p)
+			proved = l.send != nil
 		}
 	}
 	if err == nil && p.Kind == wire.Heartbeat {
-		err = isPong(resp, pid, resp.Signature != nil || req.Mode != 0)
+		err = isPong(resp, pid, proved)
 	}
 	if err != nil {
 		return nil, n.callError(ctx, err, sent, pid, p)
 	}
-	return newResponse(resp, req), nil
+	return newResponse(resp, req, proved), nil
 }
 
 // transact is call or notify, by the kind of packet.
@@ -208,11 +212,11 @@ func (n *OWTPNode) callError(ctx context.Context, err error, sent bool, pid stri
 	return &e
 }
 
-func newResponse(resp, req *wire.Packet) *Response {
+func newResponse(resp, req *wire.Packet, proved bool) *Response {
 	if resp == nil {
 		return &Response{}
 	}
-	r := &Response{Status: resp.Status, Msg: resp.Msg, Result: json.RawMessage(resp.Data)}
+	r := &Response{Status: resp.Status, Msg: resp.Msg, Result: json.RawMessage(resp.Data), proved: proved}
 	if len(resp.Data) == 0 {
 		r.Result = json.RawMessage("null")
 	}

@@ -41,6 +41,7 @@ type Context struct {
 	stopped bool
 	close   bool
 	signed  bool
+	missing bool // nobody handles the method
 }
 
 // Context ends when the caller is gone, has cancelled or has stopped waiting,

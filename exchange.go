@@ -218,6 +218,9 @@ func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, 
 	switch p.Kind {
 	case wire.Heartbeat:
 		return f.prove(in, &wire.Packet{Kind: wire.Heartbeat, Nonce: p.Nonce, Reason: wire.ReasonPong})
+	case wire.Cancel:
+		n.cancelCall(in.peer.id, p)
+		return f.prove(in, refuse(0, 0, "").response(p))
 	case wire.Request, wire.OneWay:
 	default:
 		return f.prove(in, refuse(ErrBadRequest, 0, "a "+p.Kind.String()+" is no request").response(p))
@@ -237,25 +240,26 @@ func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, 
 			n.running.give(who)
 		}
 	}()
-	if in.mode != wire.ModeOpen {
-		if r := n.reserve(ctx, in.peer.id, p); r != nil {
-			return f.prove(in, r.response(p))
+	run := func(ctx context.Context) *wire.Packet {
+		if in.mode == wire.ModeOpen {
+			resp, _, _ := n.run(ctx, in.peer, p, false)
+			return resp
 		}
+		resp, _ := n.runOnce(ctx, in.peer, p, in.mode.Signed())
+		return resp
 	}
-	signed := in.mode.Signed()
 	if p.Kind == wire.OneWay {
 		// Acknowledged by the exchange only; the handler outlives it.
 		name := who
 		if n.spawn(func() {
 			defer n.running.give(name)
-			n.run(n.ctx, in.peer, p, signed)
+			run(n.ctx)
 		}) {
 			who = ""
 		}
 		return f.prove(in, refuse(0, 0, "").response(p))
 	}
-	resp, _ := n.run(ctx, in.peer, p, signed)
-	return f.prove(in, resp)
+	return f.prove(in, run(ctx))
 }
 
 // fresh checks epoch and window of a packet that has been proved.

@@ -42,6 +42,7 @@ func (n *OWTPNode) sweep() {
 		case <-tick.C:
 		}
 		n.state.sweep()
+		n.renewLeases()
 		n.mu.Lock()
 		links := n.allLinks()
 		n.mu.Unlock()

@@ -93,7 +93,7 @@ func (r *remote) accepted(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	resp, _, _, err := r.exchange(ctx, &wire.Packet{Kind: wire.Heartbeat, Nonce: nonce})
+	resp, _, _, err := r.exchange(ctx, &wire.Packet{Kind: wire.Heartbeat, Nonce: nonce}, false)
 	if err != nil {
 		return err
 	}
@@ -137,94 +137,9 @@ func (r *remote) shake(ctx context.Context, suites []*secure.Suite, mode wire.Mo
 	return r.session, nil
 }
 
-// exchange sends a request and returns the verified answer and the request as
-// it was sent. After a refusal it makes at most one more attempt, under the
-// first one's call key, so that the peer never runs the handler twice
-// (PROTOCOL §§8, 9).
-func (r *remote) exchange(ctx context.Context, p *wire.Packet) (resp, req *wire.Packet, sent bool, err error) {
-	first := *p
-	resp, epoch, sent, err := r.attempt(ctx, &first)
-	again, reason := r.repair(resp, err)
-	if !again {
-		return resp, &first, sent, err
-	}
-	r.node.log.Info("call refused; one more attempt", "peer", r.name, "method", p.Method, "reason", reason)
-	unproved := err != nil
-	if unproved {
-		// Whoever refused did not prove it: the first attempt may have run,
-		// so the second must belong to the same epoch.
-		if err2 := r.renewFor(ctx); err2 != nil {
-			return nil, nil, true, errors.Join(err, err2)
-		}
-		if now := r.currentEpoch(); now != epoch {
-			return nil, nil, true, newError(ErrOutcomeUnknown, "the peer has restarted or forgotten; whether the call ran is not known")
-		}
-	}
-	second := *p
-	if second.CallKey.IsZero() {
-		second.CallKey = p.Nonce
-	}
-	if second.Nonce, err = r.node.nonce(); err != nil {
-		return nil, nil, sent, err
-	}
-	resp, _, sent2, err := r.attempt(ctx, &second)
-	return resp, &second, unproved || sent2, err
-}
-
-func (r *remote) currentEpoch() wire.Nonce {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.proof.epoch
-}
-
-// renewFor gets what the mode needs anew.
-func (r *remote) renewFor(ctx context.Context) error {
-	if r.mode().Sealed() {
-		_, err := r.agreed(ctx)
-		return err
-	}
-	return r.proved(ctx, 0)
-}
-
-// repair decides whether a refused call is worth a second attempt, and mends
-// what it was refused for.
-func (r *remote) repair(resp *wire.Packet, err error) (again bool, reason string) {
-	n := r.node
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err != nil {
-		var e *Error
-		if errors.As(err, &e) && !e.Proved && e.Status == ErrSecretKeyInvalid && r.session != nil {
-			r.session = nil
-			return true, "the peer does not know the session"
-		}
-		return false, ""
-	}
-	if resp.Status != ErrReplayAttack || r.modeLocked() == wire.ModeOpen {
-		return false, ""
-	}
-	switch resp.Reason {
-	case wire.ReasonEpoch:
-		// Proved: this attempt has not run and never will.
-		r.proof.epoch, r.session = resp.Epoch, nil
-		return !resp.Epoch.IsZero(), "the peer has a new epoch"
-	case wire.ReasonClock:
-		offset := time.UnixMilli(int64(resp.Time)).Sub(n.now())
-		if offset.Abs() > maxClockOffset || (offset-r.proof.offset).Abs() < n.cfg.Window/4 {
-			return false, ""
-		}
-		n.log.Warn("this node's clock and the peer's differ; times are corrected for this peer", "peer", r.name, "offset", offset)
-		r.proof.offset = offset
-		return true, "the clocks differ"
-	}
-	return false, ""
-}
-
-// maxClockOffset bounds what a caller corrects itself for.
-const maxClockOffset = 24 * time.Hour
-
-// attempt makes one exchange. epoch is the one that the request belonged to.
-func (r *remote) attempt(ctx context.Context, p *wire.Packet) (resp *wire.Packet, epoch wire.Nonce, sent bool, err error) {
+// attempt makes one exchange. epoch is the one that the request belonged to; if
+// bound is not zero, it must be that one, or nothing is sent.
+func (r *remote) attempt(ctx context.Context, p *wire.Packet, bound wire.Nonce) (resp *wire.Packet, epoch wire.Nonce, sent bool, err error) {
 	n, mode := r.node, r.mode()
 	peer := &Peer{Name: r.name, kind: r.tr.Kind()}
 	var s *clientSession
@@ -252,6 +167,9 @@ func (r *remote) attempt(ctx context.Context, p *wire.Packet) (resp *wire.Packet
 		if !s.answers.Load() {
 			p.Handshake = s.Finish
 		}
+	}
+	if !bound.IsZero() && epoch != bound {
+		return nil, epoch, false, errOtherEpoch
 	}
 	if mode.Signed() {
 		p.Mode, p.Transport, p.Recipient, p.Epoch = mode, uint8(peer.kind), wire.ID(proof.key.ID()), epoch

@@ -157,6 +157,9 @@ func (l *link) dispatch(p *wire.Packet) error {
 		l.mu.Lock()
 		cancel := l.running[p.Nonce]
 		l.mu.Unlock()
+		if !p.CallKey.IsZero() && l.peer.key != nil {
+			l.node.cancelCall(l.peer.id, p)
+		}
 		if cancel != nil {
 			cancel()
 		}
@@ -272,11 +275,10 @@ func (l *link) serve(ctx context.Context, p *wire.Packet) (resp *wire.Packet, cl
 	}
 	// Order needs no record here; a call key of the caller's does (PROTOCOL §8).
 	if !p.CallKey.IsZero() && l.peer.key != nil {
-		if r := n.reserve(ctx, l.peer.id, p); r != nil {
-			return r.response(p), false
-		}
+		return n.runOnce(ctx, l.peer, p, l.mode.Signed())
 	}
-	return n.run(ctx, l.peer, p, l.mode.Signed())
+	resp, closeAfter, _ = n.run(ctx, l.peer, p, l.mode.Signed())
+	return resp, closeAfter
 }
 
 // answer proves the response as the mode asks and queues it.

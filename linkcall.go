@@ -57,7 +57,7 @@ func (l *link) call(ctx context.Context, p *wire.Packet) (resp *wire.Packet, sen
 	case <-ctx.Done():
 		l.unexpect(p.Nonce)
 		// The handler has no more reason to run. This may come too late.
-		l.control(&wire.Packet{Kind: wire.Cancel, Nonce: p.Nonce})
+		l.control(&wire.Packet{Kind: wire.Cancel, Nonce: p.Nonce, CallKey: p.CallKey})
 		return nil, true, ctx.Err()
 	}
 }

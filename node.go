@@ -32,6 +32,7 @@ type OWTPNode struct {
 	// process names this node among others with the same identity.
 	process wire.Nonce
 	router  router
+	claims  claims
 
 	ctx     context.Context // ends with Close
 	cancel  context.CancelCauseFunc
@@ -71,6 +72,7 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 		local:     secure.Local{Key: cfg.Cert.key, Rand: rand},
 		peerstore: cfg.Peerstore,
 		running:   quota{used: make(map[string]int)},
+		claims:    claims{running: make(map[string]*claim), waiters: quota{used: make(map[string]int)}},
 		shakes:    newBudget(cfg.Limits.MaxHandshakes, cfg.Limits.MaxHandshakeQueue),
 		listeners: make(map[*listener]struct{}), remotes: make(map[string]*remote),
 		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry), links: make(map[*link]struct{}),

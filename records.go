@@ -4,6 +4,10 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/owtp-go/owtp/internal/secure"
@@ -11,29 +15,356 @@ import (
 	"github.com/owtp-go/owtp/session"
 )
 
-// lease is how long a record's owner is believed to be alive without renewing
-// it (PROTOCOL §8).
-const lease = 30 * time.Second
+// One record per call makes retries honest (PROTOCOL §8): of any number of
+// packets under one key, at whichever replica, one runs the handler; copies are
+// refused; further attempts with a nonce of their own get the first one's
+// answer, or are told that nobody knows it.
 
-// reserve makes the one record of a call before its handler runs. It returns
-// the refusal for everything that is not the first packet under the key.
-func (n *OWTPNode) reserve(ctx context.Context, peerID string, p *wire.Packet) *refusal {
-	callKey := p.Key()
-	key := n.state.base + "call/" + peerID + "/" + hex.EncodeToString(callKey[:])
-	rec := wire.CallRecord{
-		State: wire.CallRunning, Owner: n.process, Lease: uint64(n.now().Add(lease).UnixMilli()),
-		Digest: secure.CallDigest(p), Attempts: []wire.Nonce{p.Nonce},
-	}
+const (
+	// lease is how long a record's owner is believed to be alive without
+	// renewing it; it renews three times as often.
+	lease = 30 * time.Second
+	// maxKeptReply is the most octets of an answer that is kept for further
+	// attempts. Larger ones are not, and the attempt ends 504.
+	maxKeptReply = 256 << 10
+	// maxWaiters is the most attempts that wait for calls that run, on the
+	// node and for one peer. More are refused with 429 and may come again.
+	maxWaiters        = 4096
+	maxWaitersPerPeer = 64
+	// pollFirst and pollMost are the pauses between two looks at a record
+	// that another replica owns.
+	pollFirst = 20 * time.Millisecond
+	pollMost  = 500 * time.Millisecond
+	// orphanPatience is how long a handler goes on after its exchange or
+	// connection broke, unless another attempt comes to wait for it. A caller
+	// that really cancels says so.
+	orphanPatience = 5 * time.Second
+)
+
+// A claim is the right to run one call's handler.
+type claim struct {
+	key     string
+	record  wire.CallRecord
+	version uint64
+	expires time.Time
+	done    chan struct{}           // closed when the record says the outcome
+	cancel  context.CancelCauseFunc // of the handler
+	waiting atomic.Int32            // further attempts that wait for it here
+
+	mu sync.Mutex // orders changes of the record in the store
+}
+
+// claims are the calls that this process runs.
+type claims struct {
+	mu      sync.Mutex
+	running map[string]*claim
+	waiters quota
+}
+
+func (n *OWTPNode) callRecordKey(peerID string, p *wire.Packet) string {
+	k := p.Key()
+	return n.state.base + "call/" + peerID + "/" + hex.EncodeToString(k[:])
+}
+
+// claimCall makes the record of a call, or finds it. It returns the claim if
+// the handler is to run, otherwise the answer or the refusal.
+func (n *OWTPNode) claimCall(ctx context.Context, peerID string, p *wire.Packet) (*claim, *wire.Packet, *refusal) {
 	life := n.remaining(p) + 2*n.cfg.Window
-	first, err := n.state.putIfAbsent(ctx, purposeCall, key, rec.Append(nil), life)
-	switch {
-	case errors.Is(err, session.ErrFull):
+	c := &claim{
+		key: n.callRecordKey(peerID, p), expires: n.now().Add(life), done: make(chan struct{}),
+		record: wire.CallRecord{
+			State: wire.CallRunning, Owner: n.process, Lease: n.leaseEnd(),
+			Digest: secure.CallDigest(p), Attempts: []wire.Nonce{p.Nonce},
+		},
+	}
+	version, err := n.state.insert(ctx, purposeCall, c.key, c.record.Append(nil), life)
+	if err != nil {
+		return nil, nil, n.storeRefusal(err)
+	}
+	if version == 0 {
+		return n.retried(ctx, peerID, p, c)
+	}
+	c.version = version
+	return c, nil, nil
+}
+
+func (n *OWTPNode) leaseEnd() uint64 { return uint64(n.now().Add(lease).UnixMilli()) }
+
+func (n *OWTPNode) hold(c *claim) {
+	n.claims.mu.Lock()
+	n.claims.running[c.key] = c
+	n.claims.mu.Unlock()
+}
+
+func (n *OWTPNode) storeRefusal(err error) *refusal {
+	if errors.Is(err, session.ErrFull) {
 		return refuse(ErrTooManyRequests, 0, "too many calls are remembered; try again later")
-	case err != nil:
-		n.log.Error("call record cannot be stored; the call is refused", "err", err)
-		return refuse(ErrDenialOfService, 0, "the store cannot answer")
-	case !first:
-		return refuse(ErrReplayAttack, wire.ReasonCopy, "a call with this key was received before")
+	}
+	n.log.Error("call record cannot be read or stored; the call is refused", "err", err)
+	return refuse(ErrDenialOfService, 0, "the store cannot answer")
+}
+
+var (
+	refuseCopy    = refuse(ErrReplayAttack, wire.ReasonCopy, "a packet with this nonce was received before")
+	refuseKey     = refuse(ErrReplayAttack, wire.ReasonKey, "the call key belongs to a call with other content")
+	refuseUnknown = refuse(ErrOutcomeUnknown, wire.ReasonUnknown, "whether the call ran is not known")
+)
+
+// retried handles a packet under a key that has a record already.
+func (n *OWTPNode) retried(ctx context.Context, peerID string, p *wire.Packet, fresh *claim) (*claim, *wire.Packet, *refusal) {
+	ctx, cancel := context.WithTimeout(ctx, n.remaining(p))
+	defer cancel()
+	listed, waiting := false, false
+	defer func() {
+		if waiting {
+			n.claims.waiters.give(peerID)
+		}
+	}()
+	for pause := pollFirst; ; pause = min(2*pause, pollMost) {
+		plain, version, err := n.state.get(ctx, purposeCall, fresh.key)
+		if errors.Is(err, session.ErrNotFound) {
+			// It ended between two looks: a refusal that left no record, or
+			// its time. What came before cannot be told apart any more.
+			return nil, nil, refuseUnknown
+		}
+		if err != nil {
+			return nil, nil, n.storeRefusal(err)
+		}
+		rec, err := wire.ParseCallRecord(plain)
+		if err != nil {
+			return nil, nil, n.storeRefusal(err)
+		}
+		if !listed {
+			if r := n.list(ctx, fresh, rec, version, p.Nonce); r != nil {
+				if r == errChanged {
+					continue
+				}
+				return nil, nil, r
+			}
+			listed = true
+			continue // what was read has changed by that
+		}
+		switch {
+		case rec.State == wire.CallDone && rec.Reply == nil:
+			return nil, nil, refuseUnknown
+		case rec.State == wire.CallDone:
+			reply, err := wire.ParsePacket(rec.Reply)
+			if err != nil {
+				return nil, nil, n.storeRefusal(err)
+			}
+			reply.Nonce, reply.Method = p.Nonce, p.Method
+			return nil, reply, nil
+		case n.now().UnixMilli() > int64(rec.Lease):
+			if c := n.takeOver(ctx, fresh, rec, version, p); c != nil {
+				return c, nil, nil
+			}
+			return nil, nil, refuseUnknown
+		}
+		if !waiting {
+			if !n.claims.waiters.take(peerID, maxWaitersPerPeer, maxWaiters) {
+				return nil, nil, refuseMany
+			}
+			waiting = true
+		}
+		if n.waitFor(ctx, fresh.key, pause) != nil {
+			return nil, nil, refuseUnknown
+		}
+	}
+}
+
+// errChanged says that somebody else changed the record first.
+var errChanged = refuse(0, 0, "")
+
+// list adds the nonce to the record's attempts.
+func (n *OWTPNode) list(ctx context.Context, fresh *claim, rec *wire.CallRecord, version uint64, nonce wire.Nonce) *refusal {
+	switch {
+	case slices.Contains(rec.Attempts, nonce):
+		return refuseCopy
+	case rec.Digest != fresh.record.Digest:
+		return refuseKey
+	case len(rec.Attempts) >= wire.MaxAttempts:
+		return refuse(ErrTooManyRequests, 0, "too many attempts of one call")
+	}
+	rec.Attempts = append(rec.Attempts, nonce)
+	swapped, err := n.state.swap(ctx, purposeCall, fresh.key, version, rec.Append(nil), fresh.expires.Sub(n.now()))
+	if err != nil {
+		return n.storeRefusal(err)
+	}
+	if swapped == 0 {
+		return errChanged
 	}
 	return nil
+}
+
+// takeOver makes this process the owner of a repeatable call whose owner has
+// died.
+func (n *OWTPNode) takeOver(ctx context.Context, fresh *claim, rec *wire.CallRecord, version uint64, p *wire.Packet) *claim {
+	rt := n.router.route(p.Method)
+	if rt == nil || !rt.repeatable {
+		return nil
+	}
+	rec.Owner, rec.Lease = n.process, n.leaseEnd()
+	swapped, err := n.state.swap(ctx, purposeCall, fresh.key, version, rec.Append(nil), fresh.expires.Sub(n.now()))
+	if err != nil || swapped == 0 {
+		return nil
+	}
+	fresh.record, fresh.version = *rec, swapped
+	return fresh
+}
+
+// waitFor waits for a call that this process runs, or a pause for another's.
+func (n *OWTPNode) waitFor(ctx context.Context, key string, pause time.Duration) error {
+	n.claims.mu.Lock()
+	c := n.claims.running[key]
+	n.claims.mu.Unlock()
+	var done chan struct{}
+	var tick <-chan time.Time
+	if c != nil {
+		done = c.done
+		c.waiting.Add(1)
+		defer c.waiting.Add(-1)
+	} else {
+		t := time.NewTimer(pause)
+		defer t.Stop()
+		tick = t.C
+	}
+	select {
+	case <-done:
+	case <-tick:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// outlive gives a recorded call's handler a context that a broken exchange does
+// not end at once: the next attempt wants its answer.
+func (n *OWTPNode) outlive(ctx context.Context, c *claim) (handler context.Context, stop func()) {
+	handler, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	closing := context.AfterFunc(n.ctx, func() { c.cancel(errNodeClosed) })
+	gone := context.AfterFunc(ctx, func() {
+		t := time.NewTimer(orphanPatience)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-c.done:
+		}
+		if c.waiting.Load() == 0 {
+			c.cancel(context.Cause(ctx))
+		}
+	})
+	return handler, func() {
+		closing()
+		gone()
+		c.cancel(nil)
+	}
+}
+
+var errCancelled = fmt.Errorf("the caller cancelled: %w", context.Canceled)
+
+// cancelCall ends the context of a recorded call's handler, if this process
+// runs it for that peer.
+func (n *OWTPNode) cancelCall(peerID string, p *wire.Packet) {
+	n.claims.mu.Lock()
+	c := n.claims.running[n.callRecordKey(peerID, p)]
+	n.claims.mu.Unlock()
+	if c != nil && c.cancel != nil {
+		c.cancel(errCancelled)
+	}
+}
+
+// settle keeps what the handler returned for further attempts. What no handler
+// returned leaves no record: the call has not run and may come again.
+func (n *OWTPNode) settle(c *claim, resp *wire.Packet, ran bool) {
+	n.claims.mu.Lock()
+	delete(n.claims.running, c.key)
+	n.claims.mu.Unlock()
+	defer close(c.done)
+	// The caller may be gone; its next attempt wants to find the answer.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), storePatience)
+	defer cancel()
+	if !ran {
+		if err := n.state.store.Delete(ctx, c.key); err != nil {
+			n.log.Error("call record cannot be removed", "err", err)
+		}
+		return
+	}
+	kept := wire.Packet{Kind: wire.Response, Status: resp.Status, Msg: resp.Msg, Data: resp.Data, Format: resp.Format}
+	// The parser wants a response's nonce; each attempt gets its own.
+	reply := kept.Append(nil)
+	if len(reply) > maxKeptReply {
+		reply = nil
+	}
+	err := n.change(ctx, c, func(rec *wire.CallRecord) { rec.State, rec.Reply = wire.CallDone, reply })
+	if err != nil && reply != nil { // no room for the answer, perhaps for the fact
+		err = n.change(ctx, c, func(rec *wire.CallRecord) { rec.State, rec.Reply = wire.CallDone, nil })
+	}
+	if err != nil {
+		n.log.Error("the outcome of a call cannot be kept; further attempts end 504", "err", err)
+	}
+}
+
+// storePatience bounds what is written for others than the one who waits.
+const storePatience = 5 * time.Second
+
+var errRecordLost = errors.New("the call's record is gone or another's")
+
+// change changes the claim's record in the store, where attempts may have been
+// listed in between.
+func (n *OWTPNode) change(ctx context.Context, c *claim, f func(*wire.CallRecord)) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for {
+		rec := c.record
+		f(&rec)
+		life := c.expires.Sub(n.now())
+		if life <= 0 {
+			return errRecordLost
+		}
+		version, err := n.state.swap(ctx, purposeCall, c.key, c.version, rec.Append(nil), life)
+		if err != nil {
+			return err
+		}
+		if version != 0 {
+			c.record, c.version = rec, version
+			return nil
+		}
+		plain, version, err := n.state.get(ctx, purposeCall, c.key)
+		if err != nil {
+			return err
+		}
+		now, err := wire.ParseCallRecord(plain)
+		if err != nil {
+			return err
+		}
+		if now.Owner != n.process || now.State != wire.CallRunning {
+			return errRecordLost
+		}
+		c.record, c.version = *now, version
+	}
+}
+
+// renewLeases tells other replicas that this one still runs its calls.
+func (n *OWTPNode) renewLeases() {
+	soon := n.now().Add(2 * lease / 3).UnixMilli()
+	var old []*claim
+	n.claims.mu.Lock()
+	for _, c := range n.claims.running {
+		old = append(old, c)
+	}
+	n.claims.mu.Unlock()
+	for _, c := range old {
+		c.mu.Lock()
+		due := int64(c.record.Lease) < soon
+		c.mu.Unlock()
+		if !due {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(n.ctx, storePatience)
+		err := n.change(ctx, c, func(rec *wire.CallRecord) { rec.Lease = n.leaseEnd() })
+		cancel()
+		if err != nil && n.ctx.Err() == nil {
+			n.log.Warn("the lease of a running call cannot be renewed", "err", err)
+		}
+	}
 }

@@ -17,6 +17,7 @@ type Response struct {
 	Result any `json:"result"`
 
 	evidence []byte
+	proved   bool // the peer itself said so
 }
 
 // OK reports whether the status is a success: 200, or the 0 of a handler that
@@ -52,7 +53,7 @@ func (r *Response) Err() error {
 	if r.OK() {
 		return nil
 	}
-	return &Error{Status: r.Status, Msg: r.Msg, Proved: true, MayHaveRun: true}
+	return &Error{Status: r.Status, Msg: r.Msg, Proved: r.proved, MayHaveRun: true}
 }
 
 // encodeData turns a value into JSON octets. What the program has encoded

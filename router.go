@@ -141,6 +141,7 @@ func (r *router) dispatch(ctx *Context) {
 		rt.handle(ctx)
 		return
 	}
+	ctx.missing = true
 	ctx.Response(nil, ErrNotFoundMethod, "no such method")
 }
 

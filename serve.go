@@ -42,9 +42,9 @@ func (r *refusal) response(p *wire.Packet) *wire.Packet {
 }
 
 // run takes a verified request through prepare, middleware, handler and finish.
-// It returns the response, which is not proved yet, and whether the handler
-// asked for its connection to be closed.
-func (n *OWTPNode) run(ctx context.Context, peer *Peer, p *wire.Packet, signed bool) (resp *wire.Packet, closeAfter bool) {
+// It returns the response, which is not proved yet, whether the handler asked
+// for its connection to be closed, and whether anything ran at all.
+func (n *OWTPNode) run(ctx context.Context, peer *Peer, p *wire.Packet, signed bool) (resp *wire.Packet, closeAfter, ran bool) {
 	ctx, cancel := n.handlerContext(ctx, p)
 	defer cancel()
 	c := &Context{
@@ -52,7 +52,25 @@ func (n *OWTPNode) run(ctx context.Context, peer *Peer, p *wire.Packet, signed b
 		node: n, ctx: ctx, req: p, signed: signed,
 	}
 	n.router.serve(c)
-	return n.encodeResponse(p, &c.Resp), c.close
+	return n.encodeResponse(p, &c.Resp), c.close, !c.missing
+}
+
+// runOnce is run under the call's record: only the first packet under its key
+// gets to the handler, and further attempts get the first one's answer.
+func (n *OWTPNode) runOnce(ctx context.Context, peer *Peer, p *wire.Packet, signed bool) (resp *wire.Packet, closeAfter bool) {
+	c, reply, refused := n.claimCall(ctx, peer.id, p)
+	switch {
+	case refused != nil:
+		return refused.response(p), false
+	case reply != nil:
+		return reply, false
+	}
+	handler, stop := n.outlive(ctx, c)
+	n.hold(c)
+	resp, closeAfter, ran := n.run(handler, peer, p, signed)
+	n.settle(c, resp, ran)
+	stop()
+	return resp, closeAfter
 }
 
 func (n *OWTPNode) encodeResponse(p *wire.Packet, r *Response) *wire.Packet {

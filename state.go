@@ -100,14 +100,22 @@ func (st *state) get(ctx context.Context, purpose, key string) ([]byte, uint64, 
 	return value, rec.Version, nil
 }
 
-// putIfAbsent stores a sealed value and reports whether there was none.
-func (st *state) putIfAbsent(ctx context.Context, purpose, key string, value []byte, ttl time.Duration) (bool, error) {
+// insert stores a sealed value if there is none, and returns its version or 0.
+func (st *state) insert(ctx context.Context, purpose, key string, value []byte, ttl time.Duration) (uint64, error) {
 	sealed, err := st.vault.Seal(st.rand, purpose, key, value)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
-	version, err := st.store.PutIfAbsent(ctx, key, sealed, ttl)
-	return version != 0, err
+	return st.store.PutIfAbsent(ctx, key, sealed, ttl)
+}
+
+// swap replaces the value of that version, and returns the new version or 0.
+func (st *state) swap(ctx context.Context, purpose, key string, version uint64, value []byte, ttl time.Duration) (uint64, error) {
+	sealed, err := st.vault.Seal(st.rand, purpose, key, value)
+	if err != nil {
+		return 0, err
+	}
+	return st.store.CompareAndSwap(ctx, key, version, sealed, max(ttl, time.Millisecond))
 }
 
 // cachedEpoch is the store's epoch as last seen.
@@ -133,7 +141,7 @@ func (st *state) epoch(ctx context.Context) (wire.Nonce, error) {
 		return drawn, err
 	}
 	// Of several that find none, one wins, and all read what is there then.
-	if _, err := st.putIfAbsent(ctx, purposeEpoch, key, drawn[:], 0); err != nil {
+	if _, err := st.insert(ctx, purposeEpoch, key, drawn[:], 0); err != nil {
 		return drawn, err
 	}
 	value, _, err := st.get(ctx, purposeEpoch, key)
@@ -167,9 +175,9 @@ func (st *state) binding(ctx context.Context, alias string) (identity.ID, error)
 
 // bind binds an alias unless it is bound, and returns what it is bound to then.
 func (st *state) bind(ctx context.Context, alias string, id identity.ID) (bound identity.ID, first bool, err error) {
-	first, err = st.putIfAbsent(ctx, purposeBinding, st.bindKey(alias), id[:], 0)
-	if err != nil || first {
-		return id, first, err
+	version, err := st.insert(ctx, purposeBinding, st.bindKey(alias), id[:], 0)
+	if err != nil || version != 0 {
+		return id, version != 0, err
 	}
 	bound, err = st.binding(ctx, alias)
 	return bound, false, err

@@ -1,0 +1,206 @@
+package owtp
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/owtp-go/owtp/internal/wire"
+	"github.com/owtp-go/owtp/transport"
+)
+
+const (
+	// maxAttempts bounds how often one call is sent over HTTP. Whoever stands
+	// in between makes a caller slower by that much, and no more.
+	maxAttempts = 4
+	// firstPause is before the second attempt; it doubles, and varies by half.
+	firstPause = 40 * time.Millisecond
+	// maxClockOffset bounds what a caller corrects itself for.
+	maxClockOffset = 24 * time.Hour
+)
+
+var errOtherEpoch = errors.New("the peer has another epoch")
+
+// A retry is what is known of a call after some attempts (PROTOCOL §§8, 9).
+type retry struct {
+	remote     *remote
+	call       *wire.Packet
+	repeatable bool
+	attempts   int
+	maybe      bool       // one that was sent may have run
+	epoch      wire.Nonce // of the first attempt that was sent
+	refused    bool       // one unproved refusal has been answered by an attempt
+	repaired   wire.Reason
+}
+
+// exchange sends a request and returns the verified answer and the request as
+// it was sent. After a broken exchange or a refusal it tries again, under the
+// first attempt's call key and in the same epoch, so that the peer never runs
+// the handler twice.
+func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) (resp, req *wire.Packet, sent bool, err error) {
+	t := &retry{remote: r, call: p, repeatable: repeatable}
+	for pause := firstPause; ; pause *= 2 {
+		q := *p
+		if t.attempts++; t.attempts > 1 {
+			q.CallKey = p.Key()
+			if q.Nonce, err = r.node.nonce(); err != nil {
+				return nil, nil, t.maybe, err
+			}
+		}
+		var bound wire.Nonce
+		if t.maybe && !repeatable {
+			bound = t.epoch
+		}
+		resp, epoch, sent, err := r.attempt(ctx, &q, bound)
+		if sent && t.epoch.IsZero() {
+			t.epoch = epoch
+		}
+		again, reason := t.judge(resp, sent, err)
+		if !again {
+			if errors.Is(ctx.Err(), context.Canceled) && sent {
+				r.cancelCall(&q)
+			}
+			if t.maybe && err == nil && resp.Reason == wire.ReasonEpoch || errors.Is(err, errOtherEpoch) {
+				err = newError(ErrOutcomeUnknown, "the peer has restarted or forgotten since the first attempt; whether the call ran is not known")
+			}
+			return resp, &q, sent || t.maybe, err
+		}
+		r.node.log.Info("call is tried again", "peer", r.name, "method", p.Method, "attempt", t.attempts+1, "reason", reason)
+		if !sleep(ctx, pause/2+rand.N(pause)) {
+			return nil, nil, t.maybe, ctx.Err()
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// judge decides whether one more attempt makes sense, and mends what the last
+// one was refused for.
+func (t *retry) judge(resp *wire.Packet, sent bool, err error) (again bool, reason string) {
+	proof := t.remote.mode() != wire.ModeOpen
+	if !proof || t.call.Kind == wire.OneWay || t.attempts >= maxAttempts {
+		t.maybe = t.maybe || sent && err != nil
+		return false, ""
+	}
+	if err == nil {
+		return t.judgeAnswer(resp)
+	}
+	before := t.maybe
+	t.maybe = before || sent
+	var e *Error
+	var refusal *transport.Refusal
+	switch {
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errOtherEpoch), errors.Is(err, ErrTrust):
+		return false, ""
+	case !sent && !before:
+		return false, "" // nobody there; say so at once
+	case errors.As(err, &e) && !e.Proved || errors.As(err, &refusal):
+		// Whoever refused did not prove it: one more attempt, with a new
+		// agreement if that is what is said to be missing.
+		if t.refused {
+			return false, ""
+		}
+		t.refused = true
+		if e != nil && e.Status == ErrSecretKeyInvalid {
+			t.remote.dropSession()
+		}
+		return true, err.Error()
+	}
+	return true, err.Error()
+}
+
+// judgeAnswer looks at an answer that is the peer's own.
+func (t *retry) judgeAnswer(resp *wire.Packet) (again bool, reason string) {
+	if resp.Status != ErrReplayAttack || resp.Reason == t.repaired {
+		return false, ""
+	}
+	r := t.remote
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch resp.Reason {
+	case wire.ReasonEpoch:
+		if t.maybe && !t.repeatable || resp.Epoch.IsZero() {
+			return false, ""
+		}
+		// Proved: this attempt has not run and never will.
+		r.proof.epoch, r.session = resp.Epoch, nil
+		t.epoch, t.repaired = wire.Nonce{}, resp.Reason
+		return true, "the peer has a new epoch"
+	case wire.ReasonClock:
+		offset := time.UnixMilli(int64(resp.Time)).Sub(r.node.now())
+		if offset.Abs() > maxClockOffset {
+			return false, ""
+		}
+		r.node.log.Warn("this node's clock and the peer's differ; times are corrected for this peer", "peer", r.name, "offset", offset)
+		r.proof.offset, t.repaired = offset, resp.Reason
+		return true, "the clocks differ"
+	case wire.ReasonCopy:
+		// Somebody delivered a copy first, and its answer is kept.
+		t.maybe, t.repaired = true, resp.Reason
+		return true, "a copy of the packet came first"
+	}
+	return false, ""
+}
+
+func (r *remote) dropSession() {
+	r.mu.Lock()
+	r.session = nil
+	r.mu.Unlock()
+}
+
+// cancelCall tells the peer that nobody waits for a call any more. An exchange
+// that merely breaks does not: the caller may come again.
+func (r *remote) cancelCall(q *wire.Packet) {
+	if r.mode() == wire.ModeOpen {
+		return
+	}
+	n := r.node
+	n.spawn(func() {
+		ctx, cancel := context.WithTimeout(r.ctx, 2*time.Second)
+		defer cancel()
+		r.attempt(ctx, &wire.Packet{Kind: wire.Cancel, Nonce: q.Nonce, CallKey: q.CallKey}, wire.Nonce{})
+	})
+}
+
+// transact brings a request over the connection of now. With a call key of the
+// caller's it is sent again over the next connection if this one is lost; the
+// library never does so without one (PROTOCOL §8).
+func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) (resp, req *wire.Packet, sent bool, err error) {
+	var epoch wire.Nonce
+	maybe := false
+	for {
+		l, err := r.ready(ctx)
+		if err != nil {
+			return nil, nil, maybe, err
+		}
+		q := *p
+		if maybe {
+			if q.Nonce, err = r.node.nonce(); err != nil {
+				return nil, nil, true, err
+			}
+			if l.peerEpoch != epoch && !repeatable {
+				return nil, nil, true, newError(ErrOutcomeUnknown, "the peer has restarted or forgotten since the first attempt; whether the call ran is not known")
+			}
+		}
+		resp, sent, err := l.transact(ctx, &q)
+		if sent && !maybe {
+			epoch, maybe = l.peerEpoch, true
+		}
+		if err == nil || p.CallKey.IsZero() || p.Kind != wire.Request || l.send == nil || !l.ended() || ctx.Err() != nil {
+			return resp, &q, maybe, err
+		}
+		if !sleep(ctx, firstPause/2) {
+			return nil, nil, maybe, ctx.Err()
+		}
+	}
+}
