@@ -172,15 +172,7 @@ func (n *OWTPNode) send(ctx context.Context, pid string, p *wire.Packet, opts *C
 		resp, req, sent, err = r.transact(ctx, p, repeatable)
 		proved = r.mode() != wire.ModeOpen
 	default:
-		l := n.linkOf(pid)
-		if l == nil || l.bar != nil {
-			err = unknownPeer(pid)
-		} else if !l.usable() {
-			err = newError(ErrNetworkDisconnected, "the peer's connection is closing")
-		} else {
-			resp, sent, err = l.transact(ctx, p)
-			proved = l.send != nil
-		}
+		resp, sent, proved, err = n.callBack(ctx, pid, p)
 	}
 	if err == nil && p.Kind == wire.Heartbeat {
 		err = isPong(resp, pid, proved)
@@ -189,6 +181,24 @@ func (n *OWTPNode) send(ctx context.Context, pid string, p *wire.Packet, opts *C
 		return nil, n.callError(ctx, err, sent, pid, p)
 	}
 	return newResponse(resp, req, proved), nil
+}
+
+// callBack calls a peer that dialled this node. A connection that is replaced
+// in between is no reason to fail: nothing was sent on it.
+func (n *OWTPNode) callBack(ctx context.Context, pid string, p *wire.Packet) (resp *wire.Packet, sent, proved bool, err error) {
+	for range 3 {
+		l := n.linkOf(pid)
+		if l == nil || l.bar != nil {
+			return nil, false, false, unknownPeer(pid)
+		}
+		if !l.usable() {
+			return nil, false, false, newError(ErrNetworkDisconnected, "the peer's connection is closing")
+		}
+		if resp, sent, err = l.transact(ctx, p); sent || !errors.Is(err, errReplaced) {
+			return resp, sent, l.send != nil, err
+		}
+	}
+	return nil, false, false, err
 }
 
 // transact is call or notify, by the kind of packet.

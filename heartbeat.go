@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/owtp-go/owtp/internal/secure"
 	"github.com/owtp-go/owtp/internal/wire"
 )
 
@@ -33,7 +34,7 @@ func (n *OWTPNode) allLinks() []*link {
 // up before two are over; and forgets sessions that have expired.
 func (n *OWTPNode) sweep() {
 	interval := n.cfg.Limits.Heartbeat
-	tick := time.NewTicker(max(interval/8, time.Millisecond))
+	tick := time.NewTicker(max(min(interval, n.cfg.Limits.MaxKeyAge)/8, time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {
@@ -49,6 +50,7 @@ func (n *OWTPNode) sweep() {
 		now := time.Now().UnixNano()
 		for _, l := range links {
 			l.checkLife(time.Duration(now-l.lastRecv.Load()), interval)
+			l.checkAge(n.cfg.Limits.MaxKeyAge)
 		}
 	}
 }
@@ -65,6 +67,19 @@ func (l *link) checkLife(silent, interval time.Duration) {
 		if err != nil {
 			l.fail(err)
 		}
+	}
+}
+
+// checkAge renews the keys of a link by time.
+func (l *link) checkAge(most time.Duration) {
+	if l.send == nil {
+		return
+	}
+	switch age := time.Since(l.born); {
+	case age >= most:
+		l.fail(secure.ErrLimit)
+	case age >= time.Duration(renewShare*float64(most)):
+		l.renew()
 	}
 }
 

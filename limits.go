@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"reflect"
 	"time"
+
+	"github.com/owtp-go/owtp/internal/secure"
 )
 
 // Limits bound what peers can make a node do. A zero field means the default,
@@ -61,6 +63,14 @@ type Limits struct {
 	Heartbeat time.Duration
 	// SessionLifetime ends agreed sessions on HTTP. One hour, at most a day.
 	SessionLifetime time.Duration
+	// MaxKeyRecords, MaxKeyBytes and MaxKeyAge end the keys of a long
+	// connection (PROTOCOL §6). At half of any of them a new connection takes
+	// over and the old one drains; at the whole the old one is closed. 2^24
+	// records and 64 GiB are far below what the ciphers bear, and cannot be
+	// raised; one hour bounds what a stolen key reveals, at most a day.
+	MaxKeyRecords int
+	MaxKeyBytes   int
+	MaxKeyAge     time.Duration
 	// MaxReconnectDelay bounds the growing pause between two attempts to
 	// reconnect. 30 s.
 	MaxReconnectDelay time.Duration
@@ -72,6 +82,7 @@ func defaultLimits(processors int) Limits {
 		MaxConns: 16384, MaxConnsPerPeer: 8, MaxHandshakes: 2 * processors, MaxHandshakeQueue: 64,
 		MaxSessions: 16, MaxHeader: 16 << 10, MaxQueued: 8 << 20,
 		HandshakeTimeout: 10 * time.Second, BodyTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second,
+		MaxKeyRecords: secure.MaxRecords, MaxKeyBytes: secure.MaxOctets, MaxKeyAge: time.Hour,
 		Heartbeat: 15 * time.Second, SessionLifetime: time.Hour, MaxReconnectDelay: 30 * time.Second,
 	}
 }
@@ -93,6 +104,10 @@ func (l Limits) withDefaults(processors int) (Limits, error) {
 		return l, fmt.Errorf("owtp: Limits.MaxMessage is %d; a handshake needs 4096", l.MaxMessage)
 	case l.MaxMessage > 1<<30:
 		return l, fmt.Errorf("owtp: Limits.MaxMessage is %d; at most 1 GiB", l.MaxMessage)
+	case l.MaxKeyRecords > secure.MaxRecords || l.MaxKeyBytes > secure.MaxOctets || l.MaxKeyAge > 24*time.Hour:
+		return l, fmt.Errorf("owtp: Limits: MaxKeyRecords %d, MaxKeyBytes %d and MaxKeyAge %v may be at most %d, %d and 24h", l.MaxKeyRecords, l.MaxKeyBytes, l.MaxKeyAge, secure.MaxRecords, secure.MaxOctets)
+	case l.MaxKeyRecords < 16:
+		return l, fmt.Errorf("owtp: Limits.MaxKeyRecords is %d; a connection needs 16", l.MaxKeyRecords)
 	case l.SessionLifetime > 24*time.Hour:
 		return l, fmt.Errorf("owtp: Limits.SessionLifetime is %v; at most 24h", l.SessionLifetime)
 	}

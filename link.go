@@ -42,19 +42,25 @@ type link struct {
 
 	lastRecv atomic.Int64 // Unix nanoseconds
 	asked    atomic.Bool  // a heartbeat is out
+	renewing atomic.Bool  // a new connection was asked for
 	leaving  atomic.Bool  // no new calls: going away or being replaced
 	closing  atomic.Bool  // no new requests either
 
 	mu      sync.Mutex
 	calls   map[wire.Nonce]*pending
 	running map[wire.Nonce]context.CancelFunc // the peer's requests
+	retired bool                              // no call begins any more
 	err     error                             // why it ended
+
+	born    time.Time
+	drained chan struct{} // closed when the peer will call no more on this link
 }
 
 // newLink builds a link. Nothing runs before start.
 func (n *OWTPNode) newLink(conn transport.Conn, kind transport.Kind) *link {
 	l := &link{
 		node: n, conn: conn, form: transport.Binary,
+		born: time.Now(), drained: make(chan struct{}),
 		calls: make(map[wire.Nonce]*pending), running: make(map[wire.Nonce]context.CancelFunc),
 		peer: &Peer{kind: kind, local: conn.LocalAddr(), remote: conn.RemoteAddr()},
 	}
@@ -71,6 +77,9 @@ func (l *link) secured(s *secure.Session) error {
 		return err
 	}
 	l.mode, l.suite, l.ownEpoch, l.peerEpoch = s.Mode, s.Suite, s.OwnEpoch, s.PeerEpoch
+	limits := l.node.cfg.Limits
+	l.send.Limit(uint64(limits.MaxKeyRecords), uint64(limits.MaxKeyBytes))
+	l.recv.Limit(uint64(limits.MaxKeyRecords), uint64(limits.MaxKeyBytes))
 	l.proved(s.PeerKey)
 	l.peer.sealed = true
 	return nil
@@ -109,6 +118,9 @@ func (l *link) readOne() error {
 	}
 	l.lastRecv.Store(time.Now().UnixNano())
 	l.asked.Store(false)
+	if l.recv != nil && l.recv.Used() >= renewShare {
+		l.renew()
+	}
 	return l.dispatchAll(packets)
 }
 

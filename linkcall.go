@@ -89,6 +89,8 @@ func (l *link) expect(nonce wire.Nonce, c *pending) error {
 	switch {
 	case l.err != nil:
 		return newError(ErrNetworkDisconnected, "the connection has ended: %w", l.err)
+	case l.retired:
+		return errReplaced
 	case len(l.calls) >= l.node.cfg.Limits.MaxCalls:
 		return newError(ErrTooManyRequests, "%d calls wait on one connection already", len(l.calls))
 	}
@@ -100,13 +102,6 @@ func (l *link) unexpect(nonce wire.Nonce) {
 	l.mu.Lock()
 	delete(l.calls, nonce)
 	l.mu.Unlock()
-}
-
-// waiting returns the number of calls that wait.
-func (l *link) waiting() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.calls)
 }
 
 // ping asks the peer for a sign of life. A finish may ride on it.
@@ -154,44 +149,31 @@ func (l *link) announce(reason wire.Reason) {
 
 // goingAway is what the peer announced.
 func (l *link) goingAway(reason wire.Reason) error {
-	l.leaving.Store(true)
+	if reason != wire.ReasonRenew {
+		l.leaving.Store(true)
+	}
 	switch reason {
 	case wire.ReasonClosed:
 		if l.remote != nil {
 			l.remote.stop()
 		}
-	case wire.ReasonShutdown, wire.ReasonRenew:
+	case wire.ReasonShutdown:
 		if l.remote != nil {
 			l.remote.lost(l)
 		}
+	case wire.ReasonRenew:
+		l.renewedByPeer()
 	default:
 		return wire.ErrMalformed
 	}
 	return nil
 }
 
-// drain lets a replaced connection finish what runs on it, both ways, and then
-// closes it.
-func (l *link) drain() {
-	l.announce(wire.ReasonRenew)
-	ctx, cancel := context.WithTimeout(l.ctx, l.node.timeout())
-	defer cancel()
-	l.finish(ctx)
-}
-
 // finish waits until nothing runs on the link, or ctx ends, and closes it.
 func (l *link) finish(ctx context.Context) error {
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
 	err := l.active.wait(ctx)
-	for err == nil && l.waiting() > 0 {
-		select {
-		case <-tick.C:
-		case <-l.ctx.Done():
-			return nil
-		case <-ctx.Done():
-			err = ctx.Err()
-		}
+	if err == nil {
+		err = l.retire(ctx)
 	}
 	l.out.flush(l, time.Second)
 	l.fail(errClosedHere)

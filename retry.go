@@ -196,6 +196,9 @@ func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) 
 		if sent && !maybe {
 			epoch, maybe = l.peerEpoch, true
 		}
+		if err != nil && !sent && !l.usable() && ctx.Err() == nil {
+			continue // the connection was replaced in between; nothing was sent
+		}
 		if err == nil || p.CallKey.IsZero() || p.Kind != wire.Request || l.send == nil || !l.ended() || ctx.Err() != nil {
 			return resp, &q, maybe, err
 		}

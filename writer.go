@@ -168,6 +168,9 @@ func (l *link) record(b []byte, batch [][]byte) (transport.Message, error) {
 		b = append(b, make([]byte, secure.Overhead)...)[:len(b)]
 	}
 	b, err := l.send.Seal(b)
+	if l.send.Used() >= renewShare {
+		l.renew()
+	}
 	return transport.Message{Form: transport.Binary, Data: b}, err
 }
 
