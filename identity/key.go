@@ -199,9 +199,10 @@ func readScalar(s *cryptobyte.String, out []byte) bool {
 	return true
 }
 
-// Format prints the node ID, whatever the verb: a key must not reach a log.
-func (k *PrivateKey) Format(f fmt.State, _ rune) {
-	if k == nil || k.pub == nil {
+// Format prints the node ID, whatever the verb and even for a copy: a key must
+// not reach a log.
+func (k PrivateKey) Format(f fmt.State, _ rune) {
+	if k.pub == nil {
 		io.WriteString(f, "PrivateKey(none)")
 		return
 	}

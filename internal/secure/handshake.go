@@ -16,6 +16,7 @@ import (
 
 	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/wire"
+	"github.com/owtp-go/owtp/transport"
 )
 
 // ErrHandshake is wrapped by every error of an agreement. Its text is for the
@@ -61,6 +62,9 @@ type Initiator struct {
 	kem       *mlkem.DecapsulationKey768
 	done      bool
 }
+
+// Format keeps the ephemeral keys out of logs, whatever the verb.
+func (i Initiator) Format(f fmt.State, _ rune) { io.WriteString(f, "Initiator") }
 
 // Start begins a handshake and returns the message to send.
 func Start(local Local, o Offer) (*Initiator, []byte, error) {
@@ -155,13 +159,19 @@ func (i *Initiator) Finish(message []byte) (*Proof, *Session, error) {
 		return proof, nil, nil
 	}
 	s, err := i.agree(reply, key)
-	return proof, s, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return proof, s, nil
 }
 
 func (i *Initiator) checkResponder(reply *wire.HelloReply) (*identity.PublicKey, error) {
 	own := i.hello.Key
 	if bytes.Equal(reply.Key, own) {
 		return nil, failed("%w: the answer comes from this node's own key", ErrIdentity)
+	}
+	if i.hello.Ephemeral != nil && bytes.Equal(reply.Key, i.hello.Ephemeral) {
+		return nil, failed("the responder's static key is our ephemeral key")
 	}
 	if reply.Ephemeral != nil && (bytes.Equal(reply.Ephemeral, own) || bytes.Equal(reply.Ephemeral, i.hello.Ephemeral) || bytes.Equal(reply.Ephemeral, reply.Key)) {
 		return nil, failed("the responder's ephemeral key is one of ours or its static key")
@@ -184,16 +194,18 @@ func (i *Initiator) agree(reply *wire.HelloReply, key *identity.PublicKey) (*Ses
 	if suite.Hybrid != (reply.KEM != nil) {
 		return nil, failed("ML-KEM ciphertext missing or not asked for")
 	}
-	var kem []byte
-	if suite.Hybrid {
-		var err error
-		if kem, err = i.kem.Decapsulate(reply.KEM); err != nil {
-			return nil, failed("ML-KEM: %w", err)
-		}
+	if oneShot(i.hello.Transport) && reply.Session == nil {
+		return nil, failed("the responder named no session")
 	}
 	point, err := parsePoint(reply.Ephemeral)
 	if err != nil {
 		return nil, err
+	}
+	var kem []byte
+	if suite.Hybrid {
+		if kem, err = i.kem.Decapsulate(reply.KEM); err != nil {
+			return nil, failed("ML-KEM: %w", err)
+		}
 	}
 	ex := exchange{local: i.local.Key, ephemeral: i.ephemeral, remote: key, remoteEphemeral: point, initiator: true}
 	ikm, err := ex.material(kem)
@@ -223,6 +235,11 @@ func (i *Initiator) agree(reply *wire.HelloReply, key *identity.PublicKey) (*Ses
 	s.Finish = f.Append(nil)
 	s.confirmed()
 	return s, nil
+}
+
+// oneShot reports whether messages on the transport name their session.
+func oneShot(kind uint8) bool {
+	return transport.Kind(kind) == transport.HTTP || transport.Kind(kind) == transport.MQ
 }
 
 // chosen finds the suite of that name if it was offered.
@@ -275,6 +292,11 @@ func Respond(local Local, h *wire.Hello, raw []byte, r Reply) ([]byte, *Session,
 		return nil, nil, failed("reading randomness: %w", err)
 	}
 	if h.Proof() {
+		// The key is used for nothing yet, but what is no key enters nowhere,
+		// least of all something that this node signs.
+		if _, err := identity.ParsePublicKey(h.Key); err != nil {
+			return nil, nil, failed("initiator: %w", err)
+		}
 		sig, err := local.Key.Sign(local.Rand, []byte(labelProof), transcript(nil, raw, &reply))
 		if err != nil {
 			return nil, nil, failed("%w", err)

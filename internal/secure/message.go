@@ -1,11 +1,14 @@
 package secure
 
 import (
+	"bytes"
 	"crypto/cipher"
 	"crypto/hkdf"
+	"errors"
 	"io"
 
 	"github.com/owtp-go/owtp/internal/wire"
+	"github.com/owtp-go/owtp/transport"
 )
 
 // Sealed messages of HTTP and message queues (docs/PROTOCOL.md §7.2):
@@ -34,9 +37,9 @@ func SessionOf(message []byte) ([]byte, error) {
 // SealMessage seals one packet. For a response, request is the nonce of the
 // request that it answers; otherwise it is zero.
 func (s *Session) SealMessage(rand io.Reader, packet []byte, request wire.Nonce) ([]byte, error) {
-	typ := wire.TypeSealed
-	if !request.IsZero() {
-		typ = wire.TypeSealedReply
+	typ, err := s.messageType(s.Initiator, request)
+	if err != nil {
+		return nil, err
 	}
 	out := make([]byte, 0, len(packet)+MessageOverhead)
 	out = append(wire.AppendHeader(out, typ), s.ID...)
@@ -59,11 +62,11 @@ func (s *Session) OpenMessage(message []byte, request wire.Nonce) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	want := wire.TypeSealed
-	if !request.IsZero() {
-		want = wire.TypeSealedReply
+	want, err := s.messageType(!s.Initiator, request)
+	if err != nil {
+		return nil, err
 	}
-	if typ != want || len(message) < MessageOverhead {
+	if typ != want || len(message) < MessageOverhead || !bytes.Equal(message[wire.HeaderSize:messageHeader], s.ID) {
 		return nil, ErrOpen
 	}
 	body := message[messageHeader:]
@@ -71,13 +74,30 @@ func (s *Session) OpenMessage(message []byte, request wire.Nonce) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	// The session ID in the additional data is our own, not the message's.
-	header := append(append(make([]byte, 0, messageHeader), message[:wire.HeaderSize]...), s.ID...)
-	plain, err := aead.Open(body[messageRandom:messageRandom], nonce, body[messageRandom:], s.messageAAD(header, !s.Initiator, request))
+	aad := s.messageAAD(message[:messageHeader], !s.Initiator, request)
+	plain, err := aead.Open(body[messageRandom:messageRandom], nonce, body[messageRandom:], aad)
 	if err != nil {
 		return nil, ErrOpen
 	}
 	return plain, nil
+}
+
+// messageType is the type of a message in that direction. Over HTTP who started
+// the agreement asks and the other side answers; over a queue both ask. An
+// answer without the nonce of its request would be bound to nothing.
+func (s *Session) messageType(fromInitiator bool, request wire.Nonce) (wire.MessageType, error) {
+	bothAsk := transport.Kind(s.Transport) == transport.MQ
+	switch {
+	case s.erased():
+		return 0, ErrErased
+	case len(s.ID) != wire.SessionIDSize:
+		return 0, errors.New("session without an ID seals no single messages")
+	case request.IsZero() && (fromInitiator || bothAsk):
+		return wire.TypeSealed, nil
+	case !request.IsZero() && (!fromInitiator || bothAsk):
+		return wire.TypeSealedReply, nil
+	}
+	return 0, errors.New("sealed message that does not fit this side's role")
 }
 
 func (s *Session) messageKey(secret, random []byte) (cipher.AEAD, []byte, error) {

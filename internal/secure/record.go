@@ -27,6 +27,9 @@ var (
 	ErrOpen = errors.New("sealed message does not open")
 	// ErrLimit says that a key has sealed as much as it may.
 	ErrLimit = errors.New("key used up")
+	// ErrErased says that the secrets are gone. Zeros are a key that everybody
+	// knows; nothing may be sealed or opened with them.
+	ErrErased = errors.New("secrets were erased")
 )
 
 // A Direction seals or opens the records of one direction of a long
@@ -37,6 +40,7 @@ type Direction struct {
 	nonce  [ivSize]byte
 	count  uint64
 	octets uint64
+	broken bool // a record did not open; nothing behind it ever will
 
 	maxRecords, maxOctets uint64
 }
@@ -44,6 +48,9 @@ type Direction struct {
 // Directions returns the two directions of a long connection. The session's
 // secrets are erased: they have no further use.
 func (s *Session) Directions() (send, receive *Direction, err error) {
+	if s.erased() {
+		return nil, nil, ErrErased
+	}
 	if send, err = s.direction(s.send[:]); err != nil {
 		return nil, nil, err
 	}
@@ -82,6 +89,9 @@ func (d *Direction) Limit(records, octets uint64) {
 
 // Used returns the larger of the used shares of both bounds, 0 to 1.
 func (d *Direction) Used() float64 {
+	if d.maxRecords == 0 || d.maxOctets == 0 {
+		return 1
+	}
 	return max(float64(d.count)/float64(d.maxRecords), float64(d.octets)/float64(d.maxOctets))
 }
 
@@ -114,8 +124,19 @@ func (d *Direction) Seal(record []byte) ([]byte, error) {
 	return append(header[:len(header):len(header)], sealed...), nil
 }
 
-// Open decrypts a record in place and returns its body.
+// Open decrypts a record in place and returns its body. After an error the
+// direction is dead: a record that somebody replaced by junk must not become a
+// gap in front of the next one.
 func (d *Direction) Open(record []byte) ([]byte, error) {
+	if d.broken {
+		return nil, ErrOpen
+	}
+	plain, err := d.open(record)
+	d.broken = err != nil
+	return plain, err
+}
+
+func (d *Direction) open(record []byte) ([]byte, error) {
 	typ, body, err := wire.ParseHeader(record)
 	if err != nil {
 		return nil, err

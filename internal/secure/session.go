@@ -3,6 +3,7 @@ package secure
 import (
 	"crypto/subtle"
 	"fmt"
+	"io"
 
 	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/wire"
@@ -12,6 +13,10 @@ const secretSize = 32
 
 // A Session is what a handshake leaves behind on one side. A responder's is
 // half open until Confirm has verified the initiator.
+//
+// SealMessage and OpenMessage only read what nobody changes and may run
+// concurrently with each other and with one Confirm. Everything else, Erase and
+// Directions above all, needs the session alone.
 type Session struct {
 	ID        []byte // on HTTP and MQ
 	Suite     *Suite
@@ -71,10 +76,24 @@ func (s *Session) Erase() {
 	clear(s.responderMAC[:])
 }
 
-// Format keeps secrets out of logs, whatever the verb.
-func (s *Session) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "Session(%s, %s)", s.Suite, s.Mode) }
+// erased reports whether one of the secrets is gone. A derived one is all zeros
+// with a chance of 2^-256.
+func (s *Session) erased() bool {
+	return s.send == [secretSize]byte{} || s.receive == [secretSize]byte{}
+}
 
-// Record returns what a store keeps of a responder's session.
+// Format keeps secrets out of logs, whatever the verb and even if somebody
+// prints a copy.
+func (s Session) Format(f fmt.State, _ rune) {
+	if s.Suite == nil {
+		io.WriteString(f, "Session(none)")
+		return
+	}
+	fmt.Fprintf(f, "Session(%s, %s)", s.Suite, s.Mode)
+}
+
+// Record returns what a store keeps of a responder's session. It shares the
+// session's memory: encode it before Erase.
 func (s *Session) Record() *wire.SessionRecord {
 	r := &wire.SessionRecord{
 		Suite: s.Suite.Name, Mode: s.Mode, Transport: s.Transport, PeerKey: s.PeerKey.Bytes(),
@@ -91,6 +110,9 @@ func Restore(id []byte, own identity.ID, r *wire.SessionRecord) (*Session, error
 	suite, err := SuiteByName(r.Suite)
 	if err != nil {
 		return nil, err
+	}
+	if len(id) != wire.SessionIDSize {
+		return nil, fmt.Errorf("session ID has %d bytes, want %d", len(id), wire.SessionIDSize)
 	}
 	key, err := identity.ParsePublicKey(r.PeerKey)
 	if err != nil {

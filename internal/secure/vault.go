@@ -35,6 +35,9 @@ func NewVault(storeKey []byte, node identity.ID) (*Vault, error) {
 	if len(storeKey) != StoreKeySize {
 		return nil, fmt.Errorf("store key has %d bytes, want %d", len(storeKey), StoreKeySize)
 	}
+	if [StoreKeySize]byte(storeKey) == ([StoreKeySize]byte{}) {
+		return nil, errors.New("store key is all zeros: it was never set, or erased")
+	}
 	v := &Vault{node: node}
 	copy(v.key[:], storeKey)
 	tag, err := hkdf.Key(sha256.New, storeKey, nil, infoSessionTagKey+string(node[:]), len(v.tagKey))
@@ -42,6 +45,7 @@ func NewVault(storeKey []byte, node identity.ID) (*Vault, error) {
 		return nil, err
 	}
 	copy(v.tagKey[:], tag)
+	clear(tag)
 	return v, nil
 }
 
@@ -93,6 +97,9 @@ func (v *Vault) Open(purpose, key string, record []byte) ([]byte, error) {
 }
 
 func (v *Vault) recordAEAD(salt []byte, purpose string) (cipher.AEAD, error) {
+	if v.erased() {
+		return nil, ErrErased
+	}
 	key, err := hkdf.Key(sha256.New, v.key[:], salt, infoStoreRecord+purpose+"\x00"+string(v.node[:]), 32)
 	if err != nil {
 		return nil, err
@@ -109,6 +116,9 @@ func vaultAAD(purpose, key string) []byte { return []byte(purpose + "\x00" + key
 
 // NewSessionID draws a session ID: 16 random octets and 16 of their tag.
 func (v *Vault) NewSessionID(rand io.Reader) ([]byte, error) {
+	if v.erased() {
+		return nil, ErrErased
+	}
 	id := make([]byte, 16, wire.SessionIDSize)
 	if _, err := io.ReadFull(rand, id); err != nil {
 		return nil, err
@@ -119,7 +129,7 @@ func (v *Vault) NewSessionID(rand io.Reader) ([]byte, error) {
 // CheckSessionID reports whether this node's vault made the ID, so that an
 // invented one costs no look-up.
 func (v *Vault) CheckSessionID(id []byte) bool {
-	return len(id) == wire.SessionIDSize && subtle.ConstantTimeCompare(v.tag(id[:16]), id[16:]) == 1
+	return len(id) == wire.SessionIDSize && !v.erased() && subtle.ConstantTimeCompare(v.tag(id[:16]), id[16:]) == 1
 }
 
 func (v *Vault) tag(id []byte) []byte {
@@ -128,11 +138,15 @@ func (v *Vault) tag(id []byte) []byte {
 	return m.Sum(nil)[:wire.SessionIDSize-16]
 }
 
-// Erase forgets the keys.
+func (v *Vault) erased() bool { return v.key == [StoreKeySize]byte{} }
+
+// Erase forgets the keys. Nobody may use the vault at that moment; whoever uses
+// it afterwards gets ErrErased.
 func (v *Vault) Erase() {
 	clear(v.key[:])
 	clear(v.tagKey[:])
 }
 
-// Format keeps the keys out of logs.
-func (v *Vault) Format(f fmt.State, _ rune) { io.WriteString(f, "Vault") }
+// Format keeps the keys out of logs, whatever the verb and even if somebody
+// prints a copy.
+func (v Vault) Format(f fmt.State, _ rune) { io.WriteString(f, "Vault") }

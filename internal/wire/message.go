@@ -12,8 +12,8 @@ const (
 	TypeHelloReply  MessageType = 2 // HelloReply
 	TypePackets     MessageType = 3 // packets that are not sealed
 	TypeRecord      MessageType = 4 // sealed packets on a long connection
-	TypeSealed      MessageType = 5 // one sealed packet to the responder, HTTP and MQ
-	TypeSealedReply MessageType = 6 // one sealed packet to the initiator, HTTP and MQ
+	TypeSealed      MessageType = 5 // one sealed packet that is no response, HTTP and MQ
+	TypeSealedReply MessageType = 6 // one sealed response, HTTP and MQ
 
 	maxType = TypeSealedReply
 )
