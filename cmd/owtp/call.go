@@ -1,0 +1,239 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/owtp-go/owtp"
+	"github.com/owtp-go/owtp/identity"
+)
+
+type callOptions struct {
+	dial     dialFlags
+	security security
+	meta     []string
+	save     string
+	full     bool
+}
+
+func newCallCommand(c *console) *cobra.Command {
+	var o callOptions
+	cmd := &cobra.Command{
+		Use:   "call ADDR METHOD [JSON]",
+		Short: "Call a method of a node",
+		Long: `Calls a method and prints its result as JSON.
+
+ADDR is http://, https://, ws:// or wss:// with host and port. JSON is the
+argument itself, @FILE, or - for standard input; without it null is sent.
+
+Who answers: with --sign, --encrypt, --peer or --accept-new, or if the address
+is pinned, the peer must prove its node ID before anything is sent. An address
+is pinned by owtp peers pin, or at first contact: then you are asked, or,
+without a terminal, the call is refused unless --accept-new is given. A peer
+that proves another ID than the pinned one is always refused.
+Otherwise the call is open: nobody proves anything and everybody on the way can
+read and change it.
+
+Only the result goes to standard output; a status that is no success goes to
+standard error and ends with code 3 (owtp help exit-codes).`,
+		Example: `  owtp call http://127.0.0.1:9432 echo '{"hello":"world"}'
+  owtp call ws://node.example:9433 getInfo --encrypt aes
+  owtp call https://node.example transfer @order.json --sign --save order.proof
+  echo '[1,2]' | owtp call ws://127.0.0.1:9433 sum - --encrypt sm4 --accept-new
+  owtp call http://127.0.0.1:9432 time --full | jq .status`,
+		Args:              arguments(2, 3, "an address, a method and at most one JSON value"),
+		ValidArgsFunction: completeCall(&o.dial.known),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return call(cmd.Context(), c, o, args)
+		},
+	}
+	o.dial.register(cmd)
+	o.dial.registerAcceptNew(cmd)
+	o.security.register(cmd)
+	f := cmd.Flags()
+	f.StringArrayVar(&o.meta, "meta", nil, "metadata for the handler, as `key=value`; may be repeated")
+	f.StringVar(&o.save, "save", "", "keep the signed call and answer in this new file, for owtp verify; needs --sign")
+	f.BoolVar(&o.full, "full", false, `print {"status","msg","result"} instead of the result, whatever the status`)
+	return cmd
+}
+
+func call(ctx context.Context, c *console, o callOptions, args []string) error {
+	address, params, meta, err := checkCall(c, o, args)
+	if err != nil {
+		return err
+	}
+	caller, err := o.newCaller(ctx, c, address)
+	if err != nil {
+		return err
+	}
+	defer caller.close()
+	var evidence *evidenceFile
+	if o.save != "" {
+		// Before the call: to find after it that the evidence cannot be kept
+		// would be too late.
+		if evidence, err = createEvidence(o.save); err != nil {
+			return err
+		}
+		defer evidence.discard()
+	}
+	if err := caller.meet(ctx, &o.dial, &o.security); err != nil {
+		return err
+	}
+	var resp *owtp.Response
+	err = caller.within(ctx, func(ctx context.Context) error {
+		if err := caller.connect(ctx); err != nil {
+			return err
+		}
+		resp, err = caller.node.CallContext(ctx, caller.name(), args[1], params, &owtp.CallOptions{Timeout: o.dial.timeout, Meta: meta})
+		return callError(err)
+	})
+	if err != nil {
+		return err
+	}
+	if evidence != nil {
+		if err := evidence.keep(resp.Evidence()); err != nil {
+			return err
+		}
+	}
+	return o.report(c, resp)
+}
+
+// checkCall reads everything that can be wrong before anything is sent.
+func checkCall(c *console, o callOptions, args []string) (a peerAddress, params json.RawMessage, meta map[string]string, err error) {
+	if a, err = parseAddress(args[0]); err != nil {
+		return
+	}
+	if args[1] == "" {
+		err = errors.New("the method is empty")
+		return
+	}
+	if err = errors.Join(o.dial.check(), o.security.check()); err != nil {
+		return
+	}
+	if o.save != "" && !o.security.sign {
+		err = errors.New("--save needs --sign: without signatures there is no evidence to keep")
+		return
+	}
+	if meta, err = parseMeta(o.meta); err != nil {
+		return
+	}
+	params, err = readParams(c, args[2:])
+	return
+}
+
+// newCaller loads the key that the call needs. An open call needs none, so
+// nobody is asked for a passphrase.
+func (o *callOptions) newCaller(ctx context.Context, c *console, a peerAddress) (*caller, error) {
+	known, err := knownFile(o.dial.known)
+	if err != nil {
+		return nil, err
+	}
+	_, pinned, err := known.find(a)
+	if err != nil {
+		return nil, err
+	}
+	var key *identity.PrivateKey
+	if o.dial.keys.file != "" || pinned || o.dial.wantsProof(&o.security) {
+		if key, err = o.dial.keys.loadOrDefault(ctx, c); err != nil {
+			return nil, err
+		}
+		if key == nil {
+			c.note("Note: no key; this call is made by a node that nobody knows and that ends with it (owtp keygen makes a key).")
+		}
+	}
+	return newCaller(c, &o.dial, a, key)
+}
+
+// wantsProof says whether the flags ask for a peer that proves who it is.
+func (d *dialFlags) wantsProof(s *security) bool { return s.proves() || d.peer != "" || d.acceptNew }
+
+// meet settles who the peer must be and how the call is protected. A peer of
+// which an ID is known is never called openly.
+func (c *caller) meet(ctx context.Context, d *dialFlags, s *security) error {
+	id, known, err := c.pinned(d.peer)
+	if err != nil {
+		return err
+	}
+	s.apply(&c.config)
+	switch {
+	case known:
+	case d.wantsProof(s):
+		if id, err = c.firstContact(ctx, d.acceptNew); err != nil {
+			return err
+		}
+	default:
+		c.console.note("Note: an open call: nobody proves who answers, and others may read and change it (--sign, --encrypt).")
+		return nil
+	}
+	c.config.PeerID = id.String()
+	if !s.proves() {
+		c.config.EnableSignature = true
+	}
+	return nil
+}
+
+// callError adds what a person can do about an error of the node's.
+func callError(err error) error {
+	err = classify(err)
+	switch {
+	case exitCode(err) == exitUnknown:
+		return fmt.Errorf("%w\nThe call was sent, and nobody knows whether it ran. Ask the peer before repeating it", err)
+	case err != nil:
+		return withHint(err, owtp.StatusOf(err))
+	}
+	return nil
+}
+
+func withHint(err error, status uint64) error {
+	switch status {
+	case owtp.ErrUnauthorized:
+		return fmt.Errorf("%w\nThe peer may demand signatures (--sign) or not allow this node", err)
+	case owtp.ErrSecretKeyInvalid:
+		return fmt.Errorf("%w\nThe peer demands sealed calls: add --encrypt aes or --encrypt sm4", err)
+	case owtp.ErrReplayAttack:
+		return fmt.Errorf("%w\nThe clocks may differ: compare date on both machines", err)
+	}
+	return err
+}
+
+// report prints the answer and says how the tool ends.
+func (o *callOptions) report(c *console, resp *owtp.Response) error {
+	var err error
+	switch {
+	case o.full:
+		var raw []byte
+		if raw, err = fullJSON(resp); err == nil {
+			err = c.printJSON(raw)
+		}
+	case resp.OK():
+		err = c.printJSON(resultJSON(resp))
+	}
+	if err != nil || resp.OK() {
+		return err
+	}
+	msg := resp.Msg
+	if msg == "" {
+		msg = owtp.StatusText(resp.Status)
+	}
+	return withHint(withCode(exitStatus, "the peer answered with status %d: %s", resp.Status, printable(msg)), resp.Status)
+}
+
+func parseMeta(pairs []string) (map[string]string, error) {
+	meta := make(map[string]string)
+	for _, p := range pairs {
+		k, v, ok := strings.Cut(p, "=")
+		if !ok || k == "" {
+			return nil, fmt.Errorf("--meta %.60q: want key=value", printable(p))
+		}
+		if _, ok := meta[k]; ok {
+			return nil, fmt.Errorf("--meta %q is given twice", printable(k))
+		}
+		meta[k] = v
+	}
+	return meta, nil
+}

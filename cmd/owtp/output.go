@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/owtp-go/owtp"
+)
+
+// printJSON prints a value: laid out for people on a terminal, one line for
+// scripts otherwise. The octets are the peer's, so numbers and the order of
+// names stay as they came.
+func (c *console) printJSON(raw []byte) error {
+	var b bytes.Buffer
+	var err error
+	if isTerminal(c.out) {
+		err = json.Indent(&b, raw, "", "  ")
+	} else {
+		err = json.Compact(&b, raw)
+	}
+	if err != nil {
+		return fmt.Errorf("the answer is not JSON: %w", err)
+	}
+	_, err = fmt.Fprintf(c.out, "%s\n", escapeControls(b.Bytes()))
+	return err
+}
+
+// escapeControls writes the control characters that JSON allows unescaped as
+// \uXXXX, which means the same: some terminals obey them. They stand in strings
+// only, as JSON allows no other place.
+func escapeControls(text []byte) []byte {
+	if bytes.IndexFunc(text, risky) < 0 {
+		return text
+	}
+	var b bytes.Buffer
+	for len(text) > 0 {
+		r, n := utf8.DecodeRune(text)
+		if risky(r) {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		} else {
+			b.Write(text[:n])
+		}
+		text = text[n:]
+	}
+	return b.Bytes()
+}
+
+func risky(r rune) bool {
+	return r != '\n' && unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)
+}
+
+// resultJSON returns the octets of a response's result.
+func resultJSON(resp *owtp.Response) []byte {
+	if raw := resp.JsonData().Raw; raw != "" {
+		return []byte(raw)
+	}
+	return []byte("null")
+}
+
+// fullJSON returns a response with its status and message.
+func fullJSON(resp *owtp.Response) ([]byte, error) {
+	return marshalPlain(struct {
+		Status uint64          `json:"status"`
+		Msg    string          `json:"msg"`
+		Result json.RawMessage `json:"result"`
+	}{resp.Status, resp.Msg, resultJSON(resp)})
+}
+
+// marshalPlain encodes without turning <, > and & into escapes, which would
+// change what the peer wrote.
+func marshalPlain(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return b.Bytes(), err
+}

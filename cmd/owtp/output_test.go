@@ -1,0 +1,73 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/owtp-go/owtp"
+)
+
+// TestHostileText has a peer that wants to write on the caller's terminal.
+func TestHostileText(t *testing.T) {
+	hostile := "\"a\\u001b[2J\u009b2J\u202etxt\x7f\""
+	var out bytes.Buffer
+	c := &console{in: strings.NewReader(""), out: &out, err: &out}
+	if err := c.printJSON([]byte(hostile)); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(out.String(), "\x1b\u009b\u202e\x7f") {
+		t.Errorf("it is printed as it is: %q", out.String())
+	}
+	var before, after string
+	if err := errors.Join(json.Unmarshal([]byte(hostile), &before), json.Unmarshal(out.Bytes(), &after)); err != nil || before != after {
+		t.Errorf("%q became %q: %v", before, after, err)
+	}
+	if got := printable("a\x1b[2J\nb\u202ec\xff\td"); strings.ContainsAny(got, "\x1b\n\u202e") || !strings.Contains(got, "\t") {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestNumbersStay(t *testing.T) {
+	const raw = `{"n":12345678901234567890.000,"z":1e400,"a":"<&>"}`
+	var out bytes.Buffer
+	c := &console{in: strings.NewReader(""), out: &out, err: &out}
+	full, err := fullJSON(&owtp.Response{Status: 200, Msg: "<ok>", Result: json.RawMessage(raw)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.printJSON(full); err != nil {
+		t.Fatal(err)
+	}
+	if want := `{"status":200,"msg":"<ok>","result":` + raw + "}\n"; out.String() != want {
+		t.Errorf("got  %s\nwant %s", out.String(), want)
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for _, tc := range []struct {
+		err  error
+		want int
+	}{
+		{nil, exitOK},
+		{errors.New("a file is missing"), exitUsage},
+		{owtp.ErrTrust, exitTrust},
+		{fmt.Errorf("wrapped: %w", owtp.ErrTrust), exitTrust},
+		{&owtp.Error{Status: owtp.ErrNetworkDisconnected}, exitConnect},
+		{&owtp.Error{Status: owtp.ErrRequestTimeout}, exitConnect},
+		{&owtp.Error{Status: owtp.ErrRequestTimeout, MayHaveRun: true}, exitUnknown},
+		{&owtp.Error{Status: owtp.ErrNetworkDisconnected, MayHaveRun: true}, exitUnknown},
+		{&owtp.Error{Status: owtp.ErrOutcomeUnknown}, exitUnknown},
+		{&owtp.Error{Status: owtp.ErrBadRequest}, exitUsage},
+		{&owtp.Error{Status: owtp.ErrTooLarge}, exitUsage},
+		{&owtp.Error{Status: owtp.ErrReplayAttack, Proved: true}, exitStatus},
+		{&owtp.Error{Status: owtp.ErrDenialOfService}, exitConnect},
+	} {
+		if got := exitCode(classify(tc.err)); got != tc.want {
+			t.Errorf("%v: exit code %d, want %d", tc.err, got, tc.want)
+		}
+	}
+}
