@@ -8,6 +8,7 @@ import (
 
 	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/secure"
+	"github.com/owtp-go/owtp/internal/wire"
 	"github.com/owtp-go/owtp/transport"
 )
 
@@ -45,13 +46,61 @@ func (n *OWTPNode) ConnectContext(ctx context.Context, pid string, cfg ConnectCo
 	}
 	if added, err := n.addRemote(r); !added {
 		r.close()
-		return err
+		if err != nil {
+			return err
+		}
+		return n.connectAgain(ctx, pid)
 	}
 	if err := r.open(ctx); err != nil {
 		n.removeRemote(r)
+		err = r.whoElse(ctx, err)
 		r.close()
 		e := localError(err, false)
 		e.PeerID, e.MayHaveRun = pid, false
+		return e
+	}
+	return nil
+}
+
+// whoElse finds out whether an agreement failed because somebody else answers:
+// a node refuses a hello that is for another, and who merely reads "agreement
+// failed" would look in the wrong place.
+func (r *remote) whoElse(ctx context.Context, err error) error {
+	pin := r.pinned()
+	if pin.IsZero() || localError(err, false).Status != ErrKeyAgreementFailed {
+		return err
+	}
+	n := r.node
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.Limits.HandshakeTimeout)
+	defer cancel()
+	o := secure.Offer{Transport: uint8(r.tr.Kind()), Mode: wire.ModeSigned}
+	epoch, err2 := n.state.epoch(ctx)
+	if err2 != nil {
+		return err
+	}
+	o.Epoch = epoch
+	proof, err2 := n.identify(ctx, o, r.spec(), r.tr)
+	if err2 != nil || proof.Key.ID() == pin {
+		return err
+	}
+	return trustError("%q must be %s, but %s answers at %s: somebody is in between, or the peer has a new key. Check it with the peer's owner; then pin the new ID, or ForgetPeer(%q) where the name is an alias",
+		r.name, pin, proof.Key.ID(), r.spec().Address, r.name)
+}
+
+// connectAgain is Connect for a name that is known with the same configuration.
+// One that has no connection just now, also because the peer closed it for good,
+// is dialled, with the demands that were made of it before.
+func (n *OWTPNode) connectAgain(ctx context.Context, name string) error {
+	r := n.remoteOf(name)
+	if r == nil || r.exch != nil {
+		return nil
+	}
+	r.mu.Lock()
+	r.stopped = false
+	r.mu.Unlock()
+	if err := r.establish(ctx); err != nil {
+		e := localError(err, false)
+		e.PeerID, e.MayHaveRun = name, false
 		return e
 	}
 	return nil
@@ -241,24 +290,29 @@ func (n *OWTPNode) ClosePeer(pid string) {
 	if n.err != nil {
 		return
 	}
-	var links []*link
+	id := pid
+	var closing []*remote // the name's and all others of the same peer
 	if r := n.remoteOf(pid); r != nil {
-		n.removeRemote(r)
-		if l := r.currentLink(); l != nil {
-			links = append(links, l)
-			n.mu.Lock()
-			if e := n.peers[l.peer.id]; e != nil {
-				links = append(links, e.links...)
-			}
-			n.mu.Unlock()
+		closing = append(closing, r)
+		if known := r.id(); known != "" {
+			id = known
 		}
-		r.close()
 	}
+	var links []*link
 	n.mu.Lock()
-	if e := n.peers[pid]; e != nil {
+	for _, r := range n.remotes {
+		if r.id() == id && (len(closing) == 0 || r != closing[0]) {
+			closing = append(closing, r)
+		}
+	}
+	if e := n.peers[id]; e != nil {
 		links = append(links, e.links...)
 	}
 	n.mu.Unlock()
+	for _, r := range closing {
+		n.removeRemote(r)
+		r.close()
+	}
 	for _, l := range links {
 		l.closeGently()
 	}

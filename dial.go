@@ -144,6 +144,9 @@ func (n *OWTPNode) shakeHands(ctx context.Context, o secure.Offer, exchange func
 		if p, err := parseOne(m); err == nil && p.Kind == wire.Response {
 			e := refusedBy(p, &Peer{}, false)
 			e.MayHaveRun = false
+			if !o.Recipient.IsZero() && e.Status == ErrKeyAgreementFailed {
+				e.Msg += fmt.Sprintf("; it was asked to be %s: if the peer has a new key, check that with its owner, then ForgetPeer", o.Recipient)
+			}
 			return nil, nil, e
 		}
 	}

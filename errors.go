@@ -89,7 +89,7 @@ func localError(err error, sent bool) *Error {
 	if errors.As(err, &e) {
 		return e
 	}
-	out := &Error{Status: ErrNetworkDisconnected, Msg: err.Error(), MayHaveRun: sent, cause: err}
+	out := &Error{Status: ErrNetworkDisconnected, Msg: strings.TrimPrefix(err.Error(), "owtp: "), MayHaveRun: sent, cause: err}
 	var refusal *transport.Refusal
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):

@@ -30,6 +30,7 @@ type SignedPacket struct {
 	Msg         string // of a response
 	Data        []byte
 	Format      string // of Data
+	Meta        map[string]string
 	Mode        string // that it was sent in
 	Transport   string // that it was sent over
 }
@@ -86,7 +87,12 @@ func VerifyEvidence(data []byte) (*Evidence, error) {
 }
 
 func signedPacket(p *wire.Packet, signer identity.ID) *SignedPacket {
+	meta := make(map[string]string, len(p.Meta))
+	for _, m := range p.Meta {
+		meta[m.Key] = m.Value
+	}
 	return &SignedPacket{
+		Meta:     meta,
 		SignerID: signer.String(), RecipientID: identity.ID(p.Recipient).String(), Kind: p.Kind.String(), Method: p.Method,
 		Nonce: fmt.Sprintf("%x", p.Nonce[:]), Time: time.UnixMilli(int64(p.Time)), Status: p.Status, Msg: p.Msg,
 		Data: p.Data, Format: p.DataFormat(), Mode: p.Mode.String(), Transport: transport.Kind(p.Transport).String(),

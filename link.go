@@ -202,7 +202,7 @@ func (l *link) encode(p *wire.Packet) ([]byte, error) {
 	if l.form == transport.JSON {
 		return p.AppendJSON(nil)
 	}
-	return p.Append(make([]byte, 0, len(p.Data)+len(p.Method)+256)), nil
+	return p.Append(nil), nil
 }
 
 // request starts the handler of a request, or refuses it.

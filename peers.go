@@ -161,15 +161,29 @@ func (n *OWTPNode) serveLink(l *link, first []*wire.Packet) {
 	n.forgetLink(l)
 }
 
-// OnlinePeers returns the peers with open long connections.
+// OnlinePeers returns the peers with open long connections, but for those that
+// are going away.
 func (n *OWTPNode) OnlinePeers() []*Peer {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var peers []*Peer
 	for _, e := range n.peers {
-		peers = append(peers, e.links[len(e.links)-1].peer)
+		if l := e.newest(); l.usable() {
+			peers = append(peers, l.peer)
+		}
 	}
 	return peers
+}
+
+// newest returns the newest link that new calls may take or, if there is none,
+// the newest of all. It is called with the node's lock held.
+func (e *peerEntry) newest() *link {
+	for _, l := range slices.Backward(e.links) {
+		if l.usable() {
+			return l
+		}
+	}
+	return e.links[len(e.links)-1]
 }
 
 // GetOnlinePeer returns the peer of that ID or name that has an open long
@@ -188,11 +202,7 @@ func (n *OWTPNode) linkOf(pid string) *link {
 	e := n.peers[pid]
 	var l *link
 	if e != nil {
-		for _, c := range e.links {
-			if c.usable() || l == nil {
-				l = c
-			}
-		}
+		l = e.newest()
 	}
 	n.mu.Unlock()
 	if r != nil {

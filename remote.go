@@ -184,6 +184,9 @@ func (r *remote) adopt(l *link) {
 	if old != nil && old != l && !old.ended() {
 		r.node.spawn(old.drain)
 	}
+	if r.ctx.Err() != nil {
+		l.closeGently() // ClosePeer came while it was dialled
+	}
 }
 
 // lost is told that a link has ended or is going away.
@@ -296,7 +299,7 @@ func (r *remote) establish(ctx context.Context) error {
 		return err
 	}
 	r.adopt(l)
-	return nil
+	return context.Cause(r.ctx)
 }
 
 // id returns the peer's ID if it is known.

@@ -2,6 +2,7 @@ package owtp
 
 import (
 	"encoding/json"
+	"fmt"
 
 	"github.com/tidwall/gjson"
 
@@ -68,7 +69,7 @@ func encodeData(v any) ([]byte, error) {
 	case gjson.Result:
 		raw = []byte(v.Raw)
 	default:
-		b, err := json.Marshal(v)
+		b, err := marshal(v)
 		if err != nil {
 			return nil, newError(ErrBadRequest, "value of type %T does not encode as JSON: %w", v, err)
 		}
@@ -83,6 +84,17 @@ func encodeData(v any) ([]byte, error) {
 		return nil, newError(ErrBadRequest, "raw value is not acceptable JSON: %w", err)
 	}
 	return raw, nil
+}
+
+// marshal is json.Marshal, for values whose own MarshalJSON may panic: that must
+// end the call and not the program.
+func marshal(v any) (b []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return json.Marshal(v)
 }
 
 func trimSpace(b []byte) []byte {

@@ -64,6 +64,11 @@ func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) 
 			if t.maybe && err == nil && resp.Reason == wire.ReasonEpoch || errors.Is(err, errOtherEpoch) {
 				err = newError(ErrOutcomeUnknown, "the peer has restarted or forgotten since the first attempt; whether the call ran is not known")
 			}
+			if t.maybe && err == nil && (resp.Reason == wire.ReasonClock || resp.Reason == wire.ReasonCopy) {
+				// True of this attempt only: whoever delays or copies packets
+				// must not make a call that may have run look refused.
+				err = newError(ErrOutcomeUnknown, "the peer refused the last attempt, but an earlier one may have run")
+			}
 			return resp, &q, sent || t.maybe, err
 		}
 		r.node.log.Info("call is tried again", "peer", r.name, "method", p.Method, "attempt", t.attempts+1, "reason", reason)
