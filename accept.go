@@ -129,13 +129,18 @@ func (f *listener) checkHello(h *wire.Hello, remote string) *refusal {
 }
 
 // respond answers a hello within the budget for strangers.
-func (f *listener) respond(ctx context.Context, h *wire.Hello, raw []byte, r secure.Reply) ([]byte, *secure.Session, *refusal) {
+func (f *listener) respond(ctx context.Context, remote string, h *wire.Hello, raw []byte, r secure.Reply) ([]byte, *secure.Session, *refusal) {
 	n := f.node
-	if err := n.shakes.take(ctx); err != nil {
-		n.log.Warn("handshake refused", "err", err)
+	leave, err := n.gate.enter(ctx, remote, identity.ID(sha256.Sum256(h.Key)), f.spec.allowed != nil)
+	switch {
+	case errors.Is(err, errRate):
+		n.log.Debug("handshake refused", "remote", remote, "err", err)
+		return nil, nil, refuseRate
+	case err != nil:
+		n.log.Debug("handshake refused", "remote", remote, "err", err)
 		return nil, nil, refuseBusy
 	}
-	defer n.shakes.give()
+	defer leave()
 	epoch, err := n.state.epoch(ctx)
 	if err != nil {
 		n.log.Error("the store cannot give the epoch; the handshake is refused", "err", err)
@@ -167,7 +172,7 @@ func (f *listener) acceptHello(ctx context.Context, l *link, body []byte) ([]*wi
 	var reply []byte
 	var s *secure.Session
 	if r == nil {
-		reply, s, r = f.respond(ctx, h, body, secure.Reply{})
+		reply, s, r = f.respond(ctx, l.peer.remote, h, body, secure.Reply{})
 	}
 	if r != nil {
 		f.refuseConn(ctx, l, transport.Binary, r)
@@ -200,6 +205,7 @@ func (f *listener) confirm(ctx context.Context, l *link, s *secure.Session) ([]*
 	if err := s.Confirm(packets[0].Handshake); err != nil {
 		return nil, err
 	}
+	f.node.gate.remember(l.peer.remote, s.PeerKey.ID())
 	if r := f.node.register(l); r != nil {
 		// Sealed, since the peer is proved.
 		if b, err := l.encode(r.response(packets[0])); err == nil {

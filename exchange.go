@@ -2,6 +2,7 @@ package owtp
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -78,7 +79,7 @@ func (f *listener) answerHello(ctx context.Context, in *inbound, body []byte) (t
 	var message []byte
 	var s *secure.Session
 	if r == nil {
-		message, s, r = f.respond(ctx, h, body, reply)
+		message, s, r = f.respond(ctx, in.peer.remote, h, body, reply)
 	}
 	if r == nil && s != nil {
 		if err := n.state.addSession(ctx, s, h.Retires, n.cfg.Limits.HandshakeTimeout+2*n.cfg.Window); err != nil {
@@ -133,11 +134,34 @@ func (f *listener) answerPlain(ctx context.Context, in *inbound, m transport.Mes
 	if len(p.SenderKey) == 0 {
 		return f.unproved(in, refuseUnsigned)
 	}
-	key, err := identity.ParsePublicKey(p.SenderKey)
-	if err != nil || !f.admits(key.ID(), in.peer.remote) || !f.node.checkSigned(p, in.peer, wire.ModeSigned) {
+	// Whether it is a key at all is found out once, and not before somebody
+	// who is admitted claims it.
+	claimed := identity.ID(sha256.Sum256(p.SenderKey))
+	if !f.admits(claimed, in.peer.remote) {
 		return f.unproved(in, refuseUnsigned)
 	}
+	if r := f.verify(ctx, in, claimed); r != nil {
+		return f.unproved(in, r)
+	}
 	return f.handle(ctx, in)
+}
+
+// verify checks the signature of a request. A stranger's costs as much as half
+// a handshake and counts as one.
+func (f *listener) verify(ctx context.Context, in *inbound, claimed identity.ID) *refusal {
+	n := f.node
+	if !n.gate.isKnown(source(in.peer.remote, claimed)) {
+		leave, err := n.gate.enter(ctx, in.peer.remote, claimed, f.spec.allowed != nil)
+		if err != nil {
+			return refuseRate
+		}
+		defer leave()
+	}
+	if !n.checkSigned(in.request, in.peer, wire.ModeSigned) {
+		return refuseUnsigned
+	}
+	n.gate.remember(in.peer.remote, claimed)
+	return nil
 }
 
 func parseOne(m transport.Message) (*wire.Packet, error) {
@@ -186,6 +210,7 @@ func (f *listener) answerSealed(ctx context.Context, in *inbound, message []byte
 		n.log.Warn("sealed message refused", "remote", in.peer.remote, "reason", err)
 		return f.unproved(in, refuseUnsealed)
 	}
+	n.gate.remember(in.peer.remote, s.PeerKey.ID())
 	in.session, in.request, in.mode = s, p, s.Mode
 	in.peer.key, in.peer.id, in.peer.sealed = s.PeerKey, s.PeerKey.ID().String(), true
 	if !f.admits(s.PeerKey.ID(), in.peer.remote) {
@@ -242,6 +267,8 @@ func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, 
 	}()
 	run := func(ctx context.Context) *wire.Packet {
 		if in.mode == wire.ModeOpen {
+			ctx, cancel := n.handlerContext(ctx, p)
+			defer cancel()
 			resp, _, _ := n.run(ctx, in.peer, p, false)
 			return resp
 		}

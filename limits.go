@@ -33,12 +33,19 @@ type Limits struct {
 	// with one key. A further one is refused with 429. It also bounds the
 	// pooled HTTP connections to one peer, times 32.
 	MaxConnsPerPeer int
-	// MaxHandshakes is the most handshakes that run at one time. Default: two
-	// a processor; each costs about 0.5 ms of it. MaxHandshakeQueue more wait
-	// (64: a queue that is worked off within the handshake's timeout); the
-	// others get 503.
+	// MaxHandshakes is the most handshakes of strangers that run at one time.
+	// Default: one for two processors, so that a flood leaves half of the
+	// machine; each costs about 0.5 ms. Peers that have proved themselves
+	// lately and those in AllowPeers have twice as many of their own.
+	// MaxHandshakeQueue more wait (64: worked off within the handshake's
+	// timeout); the others get 503.
 	MaxHandshakes     int
 	MaxHandshakeQueue int
+	// MaxHandshakeRate is the most handshakes of strangers a second from one
+	// address, and four times that at once. 100: a fleet behind one address
+	// comes back within a minute. One key at one address has as much, known
+	// or not. More get 429.
+	MaxHandshakeRate int
 	// MaxSessions is the most agreed sessions of one peer on HTTP. 16.
 	MaxSessions int
 	// MaxHeader is the most bytes of HTTP headers. 16 KiB: browsers and
@@ -79,7 +86,7 @@ type Limits struct {
 func defaultLimits(processors int) Limits {
 	return Limits{
 		MaxMessage: 4 << 20, MaxRequests: 4096, MaxRequestsPerPeer: 256, MaxCalls: 65536,
-		MaxConns: 16384, MaxConnsPerPeer: 8, MaxHandshakes: 2 * processors, MaxHandshakeQueue: 64,
+		MaxConns: 16384, MaxConnsPerPeer: 8, MaxHandshakes: max(processors/2, 1), MaxHandshakeQueue: 64, MaxHandshakeRate: 100,
 		MaxSessions: 16, MaxHeader: 16 << 10, MaxQueued: 8 << 20,
 		HandshakeTimeout: 10 * time.Second, BodyTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second,
 		MaxKeyRecords: secure.MaxRecords, MaxKeyBytes: secure.MaxOctets, MaxKeyAge: time.Hour,

@@ -216,7 +216,7 @@ func (l *link) request(p *wire.Packet) error {
 	case !n.running.take(l.peer.id, n.cfg.Limits.MaxRequestsPerPeer, n.cfg.Limits.MaxRequests):
 		return l.refuse(p, refuseMany)
 	}
-	ctx, cancel := context.WithCancel(l.ctx)
+	ctx, cancel := n.handlerContext(l.ctx, p)
 	l.mu.Lock()
 	_, twice := l.running[p.Nonce]
 	if !twice {

@@ -38,7 +38,7 @@ type OWTPNode struct {
 	cancel  context.CancelCauseFunc
 	tasks   tracker // handlers, callbacks and goroutines of the node
 	running quota   // requests
-	shakes  budget  // handshakes
+	gate    gate    // handshakes
 	closing atomic.Bool
 
 	mu        sync.Mutex // guards what follows; never held across I/O or a callback
@@ -73,7 +73,7 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 		peerstore: cfg.Peerstore,
 		running:   quota{used: make(map[string]int)},
 		claims:    claims{running: make(map[string]*claim), waiters: quota{used: make(map[string]int)}},
-		shakes:    newBudget(cfg.Limits.MaxHandshakes, cfg.Limits.MaxHandshakeQueue),
+		gate:      newGate(cfg.Limits),
 		listeners: make(map[*listener]struct{}), remotes: make(map[string]*remote),
 		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry), links: make(map[*link]struct{}),
 	}

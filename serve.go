@@ -3,6 +3,7 @@ package owtp
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/owtp-go/owtp/internal/secure"
@@ -27,6 +28,7 @@ var (
 	refuseUnsealed = refuse(ErrSecretKeyInvalid, 0, "key agreement required, or the sealed message does not open")
 	refuseClosing  = refuse(ErrDenialOfService, 0, "shutting down")
 	refuseBusy     = refuse(ErrDenialOfService, 0, "too busy; try again later")
+	refuseRate     = refuse(ErrTooManyRequests, 0, "too many handshakes from this address; try again later")
 	refuseMany     = refuse(ErrTooManyRequests, 0, "too many requests at one time")
 )
 
@@ -75,7 +77,7 @@ func (n *OWTPNode) runOnce(ctx context.Context, peer *Peer, p *wire.Packet, sign
 
 func (n *OWTPNode) encodeResponse(p *wire.Packet, r *Response) *wire.Packet {
 	out := response(p)
-	data, err := encodeData(r.Result)
+	data, err := encodeResult(r.Result)
 	if err != nil {
 		n.log.Error("the handler's result does not encode", "method", p.Method, "err", err)
 		return refuse(ErrInternalServerError, 0, "the result does not encode").response(p)
@@ -86,6 +88,17 @@ func (n *OWTPNode) encodeResponse(p *wire.Packet, r *Response) *wire.Packet {
 		return refuse(ErrTooLarge, 0, "the result is larger than a message may be").response(p)
 	}
 	return out
+}
+
+// encodeResult is encodeData for what a handler left behind: a method of its
+// value that panics harms this answer only.
+func encodeResult(v any) (data []byte, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("encoding panicked: %v\n%s", v, stack())
+		}
+	}()
+	return encodeData(v)
 }
 
 // packetOverhead is more than everything of a message but its data.

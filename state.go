@@ -123,12 +123,49 @@ type cachedEpoch struct {
 	mu   sync.Mutex
 	seen time.Time
 	is   wire.Nonce
+
+	// ahead is the most that the wall clock was ahead of the monotonic one.
+	ahead time.Duration
+	began time.Time
+}
+
+// clockSlack is how far the wall clock may step back before a private store
+// begins a new epoch. Records are kept for as much longer, so that a packet
+// whose time comes again still finds its record.
+const clockSlack = 5 * time.Second
+
+// steppedBack reports whether the wall clock has been set back by more than the
+// slack. Records expire by the monotonic clock; packets are judged by the wall
+// clock, and what was too old an hour ago must not be fresh again.
+func (c *cachedEpoch) steppedBack(now time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.began.IsZero() {
+		c.began = time.Now()
+	}
+	ahead := time.Duration(now.UnixNano()) - time.Since(c.began)
+	if c.ahead == 0 || ahead > c.ahead {
+		c.ahead = ahead
+	}
+	if c.ahead-ahead <= clockSlack {
+		return false
+	}
+	c.ahead = ahead
+	return true
 }
 
 // epoch returns the store's epoch and makes one if there is none
 // (PROTOCOL §8).
 func (st *state) epoch(ctx context.Context) (wire.Nonce, error) {
 	c := &st.epochs
+	if !st.store.Traits().Shared && c.steppedBack(st.now()) {
+		if err := st.store.Delete(ctx, st.base+"epoch"); err != nil {
+			return wire.Nonce{}, err
+		}
+		c.mu.Lock()
+		c.seen = time.Time{}
+		c.mu.Unlock()
+	}
 	c.mu.Lock()
 	is, fresh := c.is, !c.seen.IsZero() && (!st.store.Traits().Shared || st.now().Sub(c.seen) < cacheAge)
 	c.mu.Unlock()
