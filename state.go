@@ -127,6 +127,7 @@ type cachedEpoch struct {
 	// ahead is the most that the wall clock was ahead of the monotonic one.
 	ahead time.Duration
 	began time.Time
+	stale bool // the clock was set back and the epoch is not replaced yet
 }
 
 // clockSlack is how far the wall clock may step back before a private store
@@ -147,11 +148,10 @@ func (c *cachedEpoch) steppedBack(now time.Time) bool {
 	if c.ahead == 0 || ahead > c.ahead {
 		c.ahead = ahead
 	}
-	if c.ahead-ahead <= clockSlack {
-		return false
+	if c.ahead-ahead > clockSlack {
+		c.ahead, c.stale = ahead, true
 	}
-	c.ahead = ahead
-	return true
+	return c.stale
 }
 
 // epoch returns the store's epoch and makes one if there is none
@@ -163,7 +163,7 @@ func (st *state) epoch(ctx context.Context) (wire.Nonce, error) {
 			return wire.Nonce{}, err
 		}
 		c.mu.Lock()
-		c.seen = time.Time{}
+		c.seen, c.stale = time.Time{}, false
 		c.mu.Unlock()
 	}
 	c.mu.Lock()
