@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"sync"
 
 	"github.com/emmansun/gmsm/sm3"
 
@@ -19,12 +20,29 @@ var ErrSignature = errors.New("signature missing or wrong")
 func Sign(rand io.Reader, key *identity.PrivateKey, p *wire.Packet) error {
 	p.SenderKey = key.Public().Bytes()
 	p.Signature = nil
-	sig, err := key.Sign(rand, []byte(signLabel(p.Kind)), p.AppendUnsigned(nil))
-	if err != nil {
-		return err
+	var err error
+	withUnsigned(p, func(octets []byte) {
+		p.Signature, err = key.Sign(rand, []byte(signLabel(p.Kind)), octets)
+	})
+	return err
+}
+
+// scratch is where packets are encoded that nothing is done with but hashing.
+var scratch = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxScratch keeps one large packet from holding its memory for good.
+const maxScratch = 256 << 10
+
+// withUnsigned calls f with the octets that a signature of p covers. They are
+// used again for another packet once f has returned.
+func withUnsigned(p *wire.Packet, f func(octets []byte)) {
+	buf := scratch.Get().(*[]byte)
+	octets := p.AppendUnsigned((*buf)[:0])
+	f(octets)
+	if cap(octets) <= maxScratch {
+		*buf = octets[:0]
 	}
-	p.Signature = sig
-	return nil
+	scratch.Put(buf)
 }
 
 // Verify checks the signature of p under the key that p carries and returns
@@ -41,7 +59,11 @@ func Verify(p *wire.Packet, known *identity.PublicKey) (*identity.PublicKey, err
 			return nil, ErrSignature
 		}
 	}
-	if !key.Verify(p.Signature, []byte(signLabel(p.Kind)), p.AppendUnsigned(nil)) {
+	valid := false
+	withUnsigned(p, func(octets []byte) {
+		valid = key.Verify(p.Signature, []byte(signLabel(p.Kind)), octets)
+	})
+	if !valid {
 		return nil, ErrSignature
 	}
 	return key, nil
@@ -50,19 +72,19 @@ func Verify(p *wire.Packet, known *identity.PublicKey) (*identity.PublicKey, err
 func signLabel(k wire.Kind) string { return labelPacket + k.String() + "\x00" }
 
 // RequestDigest names a request, all but its signature, in its response.
-func RequestDigest(p *wire.Packet) wire.Digest {
+func RequestDigest(p *wire.Packet) wire.Digest { return digest(labelDigest, p) }
+
+func digest(label string, p *wire.Packet) (d wire.Digest) {
 	h := sm3.New()
-	io.WriteString(h, labelDigest)
-	h.Write(p.AppendUnsigned(nil))
-	return wire.Digest(h.Sum(nil))
+	io.WriteString(h, label)
+	withUnsigned(p, func(octets []byte) { h.Write(octets) })
+	h.Sum(d[:0])
+	return d
 }
 
 // CallDigest names what a call asks for, whichever attempt carries it: method,
 // format, data and user metadata (PROTOCOL §8).
 func CallDigest(p *wire.Packet) wire.Digest {
 	call := wire.Packet{Kind: p.Kind, Method: p.Method, Format: p.Format, Data: p.Data, Meta: p.Meta}
-	h := sm3.New()
-	io.WriteString(h, labelCall)
-	h.Write(call.AppendUnsigned(nil))
-	return wire.Digest(h.Sum(nil))
+	return digest(labelCall, &call)
 }

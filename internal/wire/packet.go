@@ -141,6 +141,7 @@ func (p *Packet) Key() Nonce {
 // AppendUnsigned appends the strict binary form without the signature: the
 // octets that a signature and a digest cover, after their label.
 func (p *Packet) AppendUnsigned(b []byte) []byte {
+	b = slices.Grow(b, p.room())
 	b = appendUint(b, 1, Version)
 	b = appendUint(b, 2, uint64(p.Kind))
 	b = appendOctets(b, 3, p.Method)
@@ -165,6 +166,18 @@ func (p *Packet) AppendUnsigned(b []byte) []byte {
 	b = appendOctets(b, 20, p.Msg)
 	b = appendUint(b, 21, uint64(p.Reason))
 	return appendOctets(b, 22, p.Handshake)
+}
+
+// room is at least the length of the binary form with a signature: growing step
+// by step would copy the data several times. The constant is what all numbers
+// and fixed fields take and the tags and lengths of the others.
+func (p *Packet) room() int {
+	n := 256 + len(p.Method) + len(p.Data) + len(p.Format) + len(p.Trace) + len(p.SenderKey) +
+		len(p.ReplyTo) + len(p.Msg) + len(p.Handshake) + 66
+	for _, m := range p.Meta {
+		n += len(m.Key) + len(m.Value) + 10
+	}
+	return n
 }
 
 func appendMeta(b []byte, m MetaEntry) []byte {

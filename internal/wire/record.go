@@ -3,6 +3,7 @@ package wire
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 )
 
 // A SessionRecord is a responder's session as a store keeps it, sealed at rest
@@ -126,6 +127,7 @@ const MaxAttempts = 64
 
 // Append appends the strict binary form.
 func (c *CallRecord) Append(b []byte) []byte {
+	b = slices.Grow(b, 96+18*len(c.Attempts)+len(c.Reply)) // one piece: the reply may be large
 	b = appendUint(b, 1, recordVersion)
 	b = appendUint(b, 2, uint64(c.State))
 	b = appendFixed(b, 3, c.Owner[:])
