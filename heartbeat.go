@@ -44,6 +44,7 @@ func (n *OWTPNode) sweep() {
 		}
 		n.state.sweep()
 		n.renewLeases()
+		n.claims.sweep(n.now())
 		n.gate.sweep()
 		n.mu.Lock()
 		links := n.allLinks()

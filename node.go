@@ -72,7 +72,7 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 		local:     secure.Local{Key: cfg.Cert.key, Rand: rand},
 		peerstore: cfg.Peerstore,
 		running:   quota{used: make(map[string]int)},
-		claims:    claims{running: make(map[string]*claim), waiters: quota{used: make(map[string]int)}},
+		claims:    claims{running: make(map[string]*claim), shares: make(map[string]*share), kept: newShare(), waiters: quota{used: make(map[string]int)}},
 		gate:      newGate(cfg.Limits),
 		listeners: make(map[*listener]struct{}), remotes: make(map[string]*remote),
 		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry), links: make(map[*link]struct{}),
@@ -123,6 +123,9 @@ func RandomOWTPNode(suites ...string) *OWTPNode {
 
 // NodeID returns the node's ID.
 func (n *OWTPNode) NodeID() string { return n.cfg.Cert.ID() }
+
+// Format prints the node's ID, whatever the verb: nothing of its keys.
+func (n *OWTPNode) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "OWTPNode(%s)", n.NodeID()) }
 
 // Certificate returns the node's identity.
 func (n *OWTPNode) Certificate() Certificate { return n.cfg.Cert }

@@ -31,6 +31,14 @@ const (
 	// node and for one peer. More are refused with 429 and may come again.
 	maxWaiters        = 4096
 	maxWaitersPerPeer = 64
+	// maxKeptReplies is the most octets of answers that are kept at one time.
+	// A caller that lost one comes back within seconds; most are kept for
+	// nothing.
+	maxKeptReplies = 64 << 20
+	// maxRecordsPerPeer is the most records that one peer has at one time:
+	// half of what the memory store takes, so that nobody alone makes it
+	// refuse the others.
+	maxRecordsPerPeer = maxRecords / 2
 	// pollFirst and pollMost are the pauses between two looks at a record
 	// that another replica owns.
 	pollFirst = 20 * time.Millisecond
@@ -44,6 +52,7 @@ const (
 // A claim is the right to run one call's handler.
 type claim struct {
 	key     string
+	peerID  string
 	record  wire.CallRecord
 	version uint64
 	expires time.Time
@@ -58,7 +67,50 @@ type claim struct {
 type claims struct {
 	mu      sync.Mutex
 	running map[string]*claim
+	shares  map[string]*share // by peer
+	kept    *share            // octets of answers
 	waiters quota
+}
+
+// take counts one more record of a peer and reports whether that is within its
+// bound.
+func (c *claims) take(peerID string, now, end time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.shares[peerID]
+	if s == nil {
+		s = newShare()
+		c.shares[peerID] = s
+	}
+	return s.add(1, now, end, maxRecordsPerPeer)
+}
+
+// give takes back a record that was not made or is removed.
+func (c *claims) give(peerID string, end time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.shares[peerID]; s != nil {
+		s.remove(1, end)
+	}
+}
+
+// keep reports whether there is room for an answer of that size. A record is
+// never dropped early, but its answer may be: then a further attempt ends 504.
+func (c *claims) keep(octets int, now, end time.Time) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return octets <= maxKeptReply && c.kept.add(octets, now, end, maxKeptReplies)
+}
+
+func (c *claims) sweep(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kept.prune(now)
+	for peer, s := range c.shares {
+		if s.prune(now); s.total == 0 {
+			delete(c.shares, peer)
+		}
+	}
 }
 
 func (n *OWTPNode) callRecordKey(peerID string, p *wire.Packet) string {
@@ -71,13 +123,19 @@ func (n *OWTPNode) callRecordKey(peerID string, p *wire.Packet) string {
 func (n *OWTPNode) claimCall(ctx context.Context, peerID string, p *wire.Packet) (*claim, *wire.Packet, *refusal) {
 	life := n.remaining(p) + 2*n.cfg.Window + clockSlack
 	c := &claim{
-		key: n.callRecordKey(peerID, p), expires: n.now().Add(life), done: make(chan struct{}),
+		key: n.callRecordKey(peerID, p), peerID: peerID, expires: n.now().Add(life), done: make(chan struct{}),
 		record: wire.CallRecord{
 			State: wire.CallRunning, Owner: n.process, Lease: n.leaseEnd(),
 			Digest: secure.CallDigest(p), Attempts: []wire.Nonce{p.Nonce},
 		},
 	}
+	if !n.claims.take(peerID, n.now(), c.expires) {
+		return nil, nil, refuse(ErrTooManyRequests, 0, "too many calls of this peer are remembered; try again later")
+	}
 	version, err := n.state.insert(ctx, purposeCall, c.key, c.record.Append(nil), life)
+	if err != nil || version == 0 {
+		n.claims.give(peerID, c.expires)
+	}
 	if err != nil {
 		return nil, nil, n.storeRefusal(err)
 	}
@@ -284,6 +342,7 @@ func (n *OWTPNode) settle(c *claim, resp *wire.Packet, ran bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), storePatience)
 	defer cancel()
 	if !ran {
+		n.claims.give(c.peerID, c.expires)
 		if err := n.state.store.Delete(ctx, c.key); err != nil {
 			n.log.Error("call record cannot be removed", "err", err)
 		}
@@ -292,7 +351,7 @@ func (n *OWTPNode) settle(c *claim, resp *wire.Packet, ran bool) {
 	kept := wire.Packet{Kind: wire.Response, Status: resp.Status, Msg: resp.Msg, Data: resp.Data, Format: resp.Format}
 	// The parser wants a response's nonce; each attempt gets its own.
 	reply := kept.Append(nil)
-	if len(reply) > maxKeptReply {
+	if !n.claims.keep(len(reply), n.now(), c.expires) {
 		reply = nil
 	}
 	err := n.change(ctx, c, func(rec *wire.CallRecord) { rec.State, rec.Reply = wire.CallDone, reply })

@@ -45,10 +45,9 @@ func (r *refusal) response(p *wire.Packet) *wire.Packet {
 
 // run takes a verified request through prepare, middleware, handler and finish.
 // It returns the response, which is not proved yet, whether the handler asked
-// for its connection to be closed, and whether anything ran at all.
+// for its connection to be closed, and whether anything ran at all. ctx is a
+// handlerContext.
 func (n *OWTPNode) run(ctx context.Context, peer *Peer, p *wire.Packet, signed bool) (resp *wire.Packet, closeAfter, ran bool) {
-	ctx, cancel := n.handlerContext(ctx, p)
-	defer cancel()
 	c := &Context{
 		PID: peer.id, Method: p.Method, RemoteAddress: peer.remote, Peer: peer,
 		node: n, ctx: ctx, req: p, signed: signed,
@@ -69,7 +68,9 @@ func (n *OWTPNode) runOnce(ctx context.Context, peer *Peer, p *wire.Packet, sign
 	}
 	handler, stop := n.outlive(ctx, c)
 	n.hold(c)
+	handler, cancel := n.handlerContext(handler, p)
 	resp, closeAfter, ran := n.run(handler, peer, p, signed)
+	cancel()
 	n.settle(c, resp, ran)
 	stop()
 	return resp, closeAfter

@@ -41,6 +41,12 @@ const (
 	purposeCall    = "call"
 	purposeEpoch   = "epoch"
 
+	// maxRecords and maxStateBytes bound the memory of a node's own state
+	// where no store is given. A call record takes some 600 bytes for its
+	// deadline and two windows: 2^22 are 30,000 recorded calls a second for
+	// two minutes, and a GiB is reached by 14,000.
+	maxRecords    = 1 << 22
+	maxStateBytes = 1 << 30
 	// maxAlias keeps a binding's key within every store's bound.
 	maxAlias = 255
 	// cacheAge is how long a shared store's facts are believed without asking
@@ -70,7 +76,7 @@ func newState(cfg *NodeConfig, rand io.Reader, now func() time.Time) (*state, er
 		}
 	}
 	if st.store == nil {
-		if st.store, err = memory.New(memory.Options{}); err != nil {
+		if st.store, err = memory.New(memory.Options{MaxEntries: maxRecords, MaxBytes: maxStateBytes, MaxSessions: 1}); err != nil {
 			return nil, err
 		}
 		st.owned = true
