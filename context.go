@@ -3,6 +3,7 @@ package owtp
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/tidwall/gjson"
 
@@ -42,6 +43,12 @@ type Context struct {
 	close   bool
 	signed  bool
 	missing bool // nobody handles the method
+}
+
+// Format prints which request it is, whatever the verb, and nothing of the node
+// and the peer's data.
+func (c *Context) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "Context{Method:%q PID:%s RemoteAddress:%s}", c.Method, c.PID, c.RemoteAddress)
 }
 
 // Context ends when the caller is gone, has cancelled or has stopped waiting,

@@ -257,12 +257,12 @@ func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, 
 	if in.peer.key == nil {
 		who = host(in.peer.remote)
 	}
-	if !n.running.take(who, n.cfg.Limits.MaxRequestsPerPeer, n.cfg.Limits.MaxRequests) {
+	if !n.running.take(who, len(p.Data)) {
 		return f.prove(in, refuseMany.response(p))
 	}
 	defer func() {
 		if who != "" {
-			n.running.give(who)
+			n.running.give(who, len(p.Data))
 		}
 	}()
 	run := func(ctx context.Context) *wire.Packet {
@@ -279,7 +279,7 @@ func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, 
 		// Acknowledged by the exchange only; the handler outlives it.
 		name := who
 		if n.spawn(func() {
-			defer n.running.give(name)
+			defer n.running.give(name, len(p.Data))
 			run(n.ctx)
 		}) {
 			who = ""

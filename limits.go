@@ -15,6 +15,12 @@ type Limits struct {
 	// MaxMessage is the most bytes of one message. 4 MiB: enough for data
 	// that people pass in calls; a thousand such at once still fit in memory.
 	MaxMessage int
+	// MaxReceiving is the most bytes of messages over 4 KiB that are being
+	// received at one time, by all listeners together, and as many again may
+	// be in the hands of handlers, a quarter of them one peer's. 256 MiB: ten
+	// thousand halves of large messages must not use up the memory. More get
+	// 503, or 429 where the handler's share is used up.
+	MaxReceiving int
 	// MaxRequests is the most requests that run at one time on the node.
 	// 4096: a goroutine and a few KiB each. More get 429.
 	MaxRequests int
@@ -85,7 +91,7 @@ type Limits struct {
 
 func defaultLimits(processors int) Limits {
 	return Limits{
-		MaxMessage: 4 << 20, MaxRequests: 4096, MaxRequestsPerPeer: 256, MaxCalls: 65536,
+		MaxMessage: 4 << 20, MaxReceiving: 256 << 20, MaxRequests: 4096, MaxRequestsPerPeer: 256, MaxCalls: 65536,
 		MaxConns: 16384, MaxConnsPerPeer: 8, MaxHandshakes: max(processors/2, 1), MaxHandshakeQueue: 64, MaxHandshakeRate: 100,
 		MaxSessions: 16, MaxHeader: 16 << 10, MaxQueued: 8 << 20,
 		HandshakeTimeout: 10 * time.Second, BodyTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second,
@@ -96,7 +102,9 @@ func defaultLimits(processors int) Limits {
 
 // withDefaults fills every zero field and refuses negative ones.
 func (l Limits) withDefaults(processors int) (Limits, error) {
-	v, d := reflect.ValueOf(&l).Elem(), reflect.ValueOf(defaultLimits(processors))
+	defaults := defaultLimits(processors)
+	defaults.MaxReceiving = max(defaults.MaxReceiving, 4*l.MaxMessage)
+	v, d := reflect.ValueOf(&l).Elem(), reflect.ValueOf(defaults)
 	for i := range v.NumField() {
 		switch f := v.Field(i); {
 		case f.Int() < 0:
@@ -111,6 +119,8 @@ func (l Limits) withDefaults(processors int) (Limits, error) {
 		return l, fmt.Errorf("owtp: Limits.MaxMessage is %d; a handshake needs 4096", l.MaxMessage)
 	case l.MaxMessage > 1<<30:
 		return l, fmt.Errorf("owtp: Limits.MaxMessage is %d; at most 1 GiB", l.MaxMessage)
+	case l.MaxReceiving < 4*l.MaxMessage:
+		return l, fmt.Errorf("owtp: Limits.MaxReceiving is %d; it must be at least four times MaxMessage, which is %d", l.MaxReceiving, l.MaxMessage)
 	case l.MaxKeyRecords > secure.MaxRecords || l.MaxKeyBytes > secure.MaxOctets || l.MaxKeyAge > 24*time.Hour:
 		return l, fmt.Errorf("owtp: Limits: MaxKeyRecords %d, MaxKeyBytes %d and MaxKeyAge %v may be at most %d, %d and 24h", l.MaxKeyRecords, l.MaxKeyBytes, l.MaxKeyAge, secure.MaxRecords, secure.MaxOctets)
 	case l.MaxKeyRecords < 16:

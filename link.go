@@ -213,7 +213,7 @@ func (l *link) request(p *wire.Packet) error {
 		return l.control(l.bar.response(p))
 	case l.closing.Load() || n.closing.Load():
 		return l.refuse(p, refuseClosing)
-	case !n.running.take(l.peer.id, n.cfg.Limits.MaxRequestsPerPeer, n.cfg.Limits.MaxRequests):
+	case !n.running.take(l.peer.id, len(p.Data)):
 		return l.refuse(p, refuseMany)
 	}
 	ctx, cancel := n.handlerContext(l.ctx, p)
@@ -225,18 +225,24 @@ func (l *link) request(p *wire.Packet) error {
 	l.mu.Unlock()
 	if twice {
 		cancel()
-		n.running.give(l.peer.id)
+		n.running.give(l.peer.id, len(p.Data))
 		return l.refuse(p, refuse(ErrReplayAttack, wire.ReasonCopy, "a request with this nonce is running"))
 	}
 	l.active.begin()
 	if !n.spawn(func() { l.handle(ctx, cancel, p) }) {
 		cancel()
-		n.running.give(l.peer.id)
+		n.running.give(l.peer.id, len(p.Data))
 		l.active.end()
 		return errNodeClosed
 	}
 	return nil
 }
+
+// maxRefusals and maxRefusalsPerPeer bound the refusals that are being signed.
+const (
+	maxRefusals        = 1024
+	maxRefusalsPerPeer = 64
+)
 
 // refuse answers without a handler. In a signed mode that costs a signature,
 // which the reader must not wait for.
@@ -248,11 +254,11 @@ func (l *link) refuse(p *wire.Packet, r *refusal) error {
 	if !l.mode.Signed() {
 		return l.control(resp)
 	}
-	if !l.node.running.take("refusals", 64, 1<<30) {
+	if !l.node.refusals.take(l.peer.id, 0) {
 		return nil // the caller times out; it has sent far more than it may
 	}
 	l.node.spawn(func() {
-		defer l.node.running.give("refusals")
+		defer l.node.refusals.give(l.peer.id, 0)
 		l.answer(p, resp)
 	})
 	return nil
@@ -265,7 +271,7 @@ func (l *link) handle(ctx context.Context, cancel context.CancelFunc, p *wire.Pa
 		l.mu.Lock()
 		delete(l.running, p.Nonce)
 		l.mu.Unlock()
-		n.running.give(l.peer.id)
+		n.running.give(l.peer.id, len(p.Data))
 		l.active.end()
 	}()
 	resp, closeAfter := l.serve(ctx, p)

@@ -72,7 +72,7 @@ func (n *OWTPNode) transportConfig(s *spec) transport.Config {
 	return transport.Config{
 		Address: s.Address, TLS: s.TLS, MaxMessage: l.MaxMessage, MaxHeader: l.MaxHeader,
 		HandshakeTimeout: l.HandshakeTimeout, BodyTimeout: l.BodyTimeout, IdleTimeout: l.IdleTimeout,
-		MaxConns: l.MaxConns, MaxConnsPerPeer: 32 * l.MaxConnsPerPeer,
+		Receiving: n.receiving, MaxConns: l.MaxConns, MaxConnsPerPeer: 32 * l.MaxConnsPerPeer,
 		ReadBufferSize: s.ReadBufferSize, WriteBufferSize: s.WriteBufferSize,
 		AllowedOrigins: s.AllowedOrigins, AllowedHosts: s.AllowedHosts, TrustedProxies: s.proxies,
 		Account: s.Account, Password: s.Password, Exchange: s.Exchange,

@@ -18,6 +18,7 @@ import (
 	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/secure"
 	"github.com/owtp-go/owtp/internal/wire"
+	"github.com/owtp-go/owtp/transport"
 )
 
 // An OWTPNode is one end of the protocol: it listens, dials, handles and calls.
@@ -34,12 +35,14 @@ type OWTPNode struct {
 	router  router
 	claims  claims
 
-	ctx     context.Context // ends with Close
-	cancel  context.CancelCauseFunc
-	tasks   tracker // handlers, callbacks and goroutines of the node
-	running quota   // requests
-	gate    gate    // handshakes
-	closing atomic.Bool
+	ctx       context.Context // ends with Close
+	cancel    context.CancelCauseFunc
+	tasks     tracker // handlers, callbacks and goroutines of the node
+	running   *quota  // requests
+	refusals  *quota  // of requests, that cost a signature
+	receiving *transport.Budget
+	gate      gate // handshakes
+	closing   atomic.Bool
 
 	mu        sync.Mutex // guards what follows; never held across I/O or a callback
 	peerstore Peerstore
@@ -71,8 +74,10 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 		cfg: cfg, log: cfg.Logger.With("node", cfg.Cert.ID()), now: now,
 		local:     secure.Local{Key: cfg.Cert.key, Rand: rand},
 		peerstore: cfg.Peerstore,
-		running:   quota{used: make(map[string]int)},
-		claims:    claims{running: make(map[string]*claim), shares: make(map[string]*share), kept: newShare(), waiters: quota{used: make(map[string]int)}},
+		running:   newQuota(cfg.Limits.MaxRequestsPerPeer, cfg.Limits.MaxRequests, cfg.Limits.MaxReceiving),
+		refusals:  newQuota(maxRefusalsPerPeer, maxRefusals, 0),
+		receiving: transport.NewBudget(cfg.Limits.MaxReceiving),
+		claims:    claims{running: make(map[string]*claim), shares: make(map[string]*share), kept: newShare(), waiters: newQuota(maxWaitersPerPeer, maxWaiters, 0)},
 		gate:      newGate(cfg.Limits),
 		listeners: make(map[*listener]struct{}), remotes: make(map[string]*remote),
 		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry), links: make(map[*link]struct{}),

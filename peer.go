@@ -67,6 +67,11 @@ func (p *Peer) ConnectConfig() ConnectConfig { return p.config }
 // EnableKeyAgreement reports whether what passes is sealed.
 func (p *Peer) EnableKeyAgreement() bool { return p.sealed }
 
+// Format prints who the peer is, whatever the verb, and leaves secrets out.
+func (p Peer) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "Peer{ID:%s Name:%s Config:%v}", p.id, p.Name, p.config)
+}
+
 func (p *Peer) info() PeerInfo { return PeerInfo{ID: p.id, Name: p.Name, Config: p.config} }
 
 type addr string

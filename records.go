@@ -69,7 +69,7 @@ type claims struct {
 	running map[string]*claim
 	shares  map[string]*share // by peer
 	kept    *share            // octets of answers
-	waiters quota
+	waiters *quota
 }
 
 // take counts one more record of a peer and reports whether that is within its
@@ -175,7 +175,7 @@ func (n *OWTPNode) retried(ctx context.Context, peerID string, p *wire.Packet, f
 	listed, waiting := false, false
 	defer func() {
 		if waiting {
-			n.claims.waiters.give(peerID)
+			n.claims.waiters.give(peerID, 0)
 		}
 	}()
 	for pause := pollFirst; ; pause = min(2*pause, pollMost) {
@@ -219,7 +219,7 @@ func (n *OWTPNode) retried(ctx context.Context, peerID string, p *wire.Packet, f
 			return nil, nil, refuseUnknown
 		}
 		if !waiting {
-			if !n.claims.waiters.take(peerID, maxWaitersPerPeer, maxWaiters) {
+			if !n.claims.waiters.take(peerID, 0) {
 				return nil, nil, refuseMany
 			}
 			waiting = true

@@ -16,6 +16,9 @@ import (
 // so that what is in flight has the other half to end.
 const renewShare = 0.5
 
+// minKeyAge is how old a connection is at least when the peer has it replaced.
+const minKeyAge = 250 * time.Millisecond
+
 var errReplaced = newError(ErrNetworkDisconnected, "the connection is being replaced")
 
 // renew asks for a new connection, once.
@@ -95,7 +98,13 @@ func (l *link) renewedByPeer() {
 			close(l.drained)
 		}
 	case l.remote != nil:
-		l.renew()
+		// A peer that asks again and again must not make this node shake
+		// hands without a pause.
+		l.node.spawn(func() {
+			if sleep(l.ctx, minKeyAge-time.Since(l.born)) {
+				l.renew()
+			}
+		})
 	}
 }
 

@@ -3,7 +3,6 @@ package owtp
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/owtp-go/owtp/internal/secure"
@@ -78,7 +77,7 @@ func (n *OWTPNode) runOnce(ctx context.Context, peer *Peer, p *wire.Packet, sign
 
 func (n *OWTPNode) encodeResponse(p *wire.Packet, r *Response) *wire.Packet {
 	out := response(p)
-	data, err := encodeResult(r.Result)
+	data, err := encodeData(r.Result)
 	if err != nil {
 		n.log.Error("the handler's result does not encode", "method", p.Method, "err", err)
 		return refuse(ErrInternalServerError, 0, "the result does not encode").response(p)
@@ -89,17 +88,6 @@ func (n *OWTPNode) encodeResponse(p *wire.Packet, r *Response) *wire.Packet {
 		return refuse(ErrTooLarge, 0, "the result is larger than a message may be").response(p)
 	}
 	return out
-}
-
-// encodeResult is encodeData for what a handler left behind: a method of its
-// value that panics harms this answer only.
-func encodeResult(v any) (data []byte, err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = fmt.Errorf("encoding panicked: %v\n%s", v, stack())
-		}
-	}()
-	return encodeData(v)
 }
 
 // packetOverhead is more than everything of a message but its data.

@@ -62,30 +62,49 @@ func (t *tracker) wait(ctx context.Context) error {
 	}
 }
 
-// A quota bounds what runs at one time under a name: a proved peer or, where
-// nobody is proved, an address.
+// A quota bounds what runs at one time under a name, a proved peer or, where
+// nobody is proved, an address; and how many octets it holds, of which one name
+// may have a quarter.
 type quota struct {
-	mu   sync.Mutex
-	used map[string]int
-	all  int
+	perName, most, octets int
+
+	mu    sync.Mutex
+	used  map[string]holding
+	inUse holding
 }
 
-func (q *quota) take(name string, perName, all int) bool {
+type holding struct{ n, octets int }
+
+func newQuota(perName, most, octets int) *quota {
+	return &quota{perName: perName, most: most, octets: octets, used: make(map[string]holding)}
+}
+
+func (q *quota) take(name string, octets int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.all >= all || q.used[name] >= perName {
+	h := q.used[name]
+	switch {
+	case q.inUse.n >= q.most || h.n >= q.perName:
+		return false
+	case q.inUse.octets+octets > q.octets || h.octets+octets > q.octets/4:
 		return false
 	}
-	q.used[name]++
-	q.all++
+	q.used[name] = holding{h.n + 1, h.octets + octets}
+	q.inUse.n++
+	q.inUse.octets += octets
 	return true
 }
 
-func (q *quota) give(name string) {
+func (q *quota) give(name string, octets int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.all--
-	if q.used[name]--; q.used[name] <= 0 {
+	h := q.used[name]
+	if h.n--; h.n <= 0 {
 		delete(q.used, name)
+	} else {
+		h.octets -= octets
+		q.used[name] = h
 	}
+	q.inUse.n--
+	q.inUse.octets -= octets
 }

@@ -181,6 +181,7 @@ type Config struct {
 	HandshakeTimeout time.Duration // for TLS, HTTP headers and the WebSocket upgrade
 	BodyTimeout      time.Duration // from the end of the headers to the end of the body, and for one message to be written
 	IdleTimeout      time.Duration // for an HTTP connection between two requests
+	Receiving        *Budget       // of all listeners, for messages over 4 KiB; nil: no bound. Over it they are refused with 503
 	MaxConns         int           // sockets accepted at one time; more wait in the kernel's queue
 	MaxConnsPerPeer  int           // pooled HTTP connections to one peer
 	ReadBufferSize   int           // bytes, 0 is the library's own

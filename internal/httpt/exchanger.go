@@ -138,7 +138,7 @@ func (x *exchanger) readAnswer(resp *http.Response) (transport.Message, error) {
 	if !ok {
 		return transport.Message{}, &transport.Refusal{Status: http.StatusUnsupportedMediaType, Reason: "the answer is no OWTP message"}
 	}
-	data, err := httpguard.ReadBody(resp.Body, resp.ContentLength, x.maxMessage)
+	data, _, err := httpguard.ReadBody(resp.Body, resp.ContentLength, x.maxMessage, nil)
 	if errors.Is(err, httpguard.ErrTooLarge) {
 		return transport.Message{}, &transport.Refusal{Status: http.StatusRequestEntityTooLarge, Reason: "the answer is too large"}
 	}

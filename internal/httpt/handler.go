@@ -19,6 +19,7 @@ type face struct {
 	guard       *httpguard.Guard
 	handler     transport.Handler
 	maxMessage  int
+	receiving   *transport.Budget
 	bodyTimeout time.Duration
 	log         *slog.Logger
 }
@@ -31,6 +32,7 @@ func NewHandler(cfg transport.Config, h transport.Handler) http.Handler {
 		guard:       httpguard.NewGuard(cfg),
 		handler:     h,
 		maxMessage:  cfg.MaxMessage,
+		receiving:   cfg.Receiving,
 		bodyTimeout: cfg.BodyTimeout,
 		log:         cfg.Logger,
 	}
@@ -56,7 +58,8 @@ func (f *face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.refuse(w, r, refusal)
 		return
 	}
-	data, refusal := f.readBody(r)
+	data, held, refusal := f.readBody(r)
+	defer func() { f.receiving.Give(held) }()
 	if refusal != nil {
 		f.refuse(w, r, refusal)
 		return
@@ -104,19 +107,21 @@ func checkHeader(w http.ResponseWriter, r *http.Request) (transport.Form, *trans
 	return form, nil
 }
 
-func (f *face) readBody(r *http.Request) ([]byte, *transport.Refusal) {
-	data, err := httpguard.ReadBody(r.Body, r.ContentLength, f.maxMessage)
+func (f *face) readBody(r *http.Request) (data []byte, held int, refusal *transport.Refusal) {
+	data, held, err := httpguard.ReadBody(r.Body, r.ContentLength, f.maxMessage, f.receiving)
 	switch {
+	case errors.Is(err, httpguard.ErrBusy):
+		return nil, held, &transport.Refusal{Status: http.StatusServiceUnavailable, Reason: "too busy; try again later"}
 	case errors.Is(err, httpguard.ErrTooLarge):
-		return nil, &transport.Refusal{Status: http.StatusRequestEntityTooLarge, Reason: "message too large"}
+		return nil, held, &transport.Refusal{Status: http.StatusRequestEntityTooLarge, Reason: "message too large"}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, &transport.Refusal{Status: http.StatusRequestTimeout, Reason: "body too slow"}
+		return nil, held, &transport.Refusal{Status: http.StatusRequestTimeout, Reason: "body too slow"}
 	case err != nil:
-		return nil, &transport.Refusal{Status: http.StatusBadRequest, Reason: "body broken off"}
+		return nil, held, &transport.Refusal{Status: http.StatusBadRequest, Reason: "body broken off"}
 	case len(data) == 0:
-		return nil, &transport.Refusal{Status: http.StatusBadRequest, Reason: "empty body"}
+		return nil, held, &transport.Refusal{Status: http.StatusBadRequest, Reason: "empty body"}
 	}
-	return data, nil
+	return data, held, nil
 }
 
 // call keeps a handler's panic from reaching net/http, which would hang up

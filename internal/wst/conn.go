@@ -34,6 +34,7 @@ type conn struct {
 	local, remote string
 	maxMessage    int
 	bodyTimeout   time.Duration
+	receiving     *transport.Budget
 
 	scratch []byte // of the one goroutine that is in Recv
 
@@ -45,7 +46,7 @@ func newConn(ws *websocket.Conn, raw net.Conn, cfg transport.Config, local, remo
 	ws.SetReadLimit(int64(cfg.MaxMessage))
 	return &conn{
 		ws: ws, raw: raw, local: local, remote: remote,
-		maxMessage: cfg.MaxMessage, bodyTimeout: cfg.BodyTimeout,
+		maxMessage: cfg.MaxMessage, bodyTimeout: cfg.BodyTimeout, receiving: cfg.Receiving,
 	}
 }
 
@@ -84,7 +85,8 @@ func (c *conn) Recv(ctx context.Context) (transport.Message, error) {
 	// Silence between two messages is the node's business; in the midst of
 	// one it is not.
 	_ = c.raw.SetReadDeadline(time.Now().Add(c.bodyTimeout))
-	data, err := c.readAll(r)
+	data, held, err := c.readAll(r)
+	c.receiving.Give(held)
 	if err != nil {
 		return transport.Message{}, c.broken(ctx, err)
 	}
@@ -98,7 +100,8 @@ func (c *conn) Recv(ctx context.Context) (transport.Message, error) {
 
 // readAll reads one message to a buffer that the caller may keep. What does
 // not fit in the scratch grows in doubling steps as it arrives.
-func (c *conn) readAll(r io.Reader) ([]byte, error) {
+// Beyond that it asks the budget, for as long as it reads.
+func (c *conn) readAll(r io.Reader) (data []byte, held int, err error) {
 	if c.scratch == nil {
 		c.scratch = make([]byte, scratchSize)
 	}
@@ -110,18 +113,22 @@ func (c *conn) readAll(r io.Reader) ([]byte, error) {
 			break
 		}
 		if err != nil {
-			return nil, err
+			return nil, held, err
 		}
 		if fill == len(buf) {
+			if !c.receiving.Take(len(buf)) {
+				return nil, held, httpguard.ErrBusy
+			}
+			held += len(buf)
 			// One byte over the limit, so that the library sees the excess.
 			buf = httpguard.Grow(buf, max(c.maxMessage, scratchSize)+1)
 			buf = buf[:cap(buf)]
 		}
 	}
 	if &buf[0] != &c.scratch[0] {
-		return buf[:fill:fill], nil
+		return buf[:fill:fill], held, nil
 	}
-	return append(make([]byte, 0, fill), buf[:fill]...), nil
+	return append(make([]byte, 0, fill), buf[:fill]...), held, nil
 }
 
 // broken ends the connection after a failed read; the library leaves that open
