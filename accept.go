@@ -131,7 +131,7 @@ func (f *listener) checkHello(h *wire.Hello, remote string) *refusal {
 // respond answers a hello within the budget for strangers.
 func (f *listener) respond(ctx context.Context, remote string, h *wire.Hello, raw []byte, r secure.Reply) ([]byte, *secure.Session, *refusal) {
 	n := f.node
-	leave, err := n.gate.enter(ctx, remote, identity.ID(sha256.Sum256(h.Key)), f.spec.allowed != nil)
+	leave, err := n.gate.enter(ctx, remote, identity.ID(sha256.Sum256(h.Key)), f.spec.allowed != nil, f.kind == transport.Memory)
 	switch {
 	case errors.Is(err, errRate):
 		n.log.Debug("handshake refused", "remote", remote, "err", err)

@@ -211,10 +211,11 @@ func echo(ctx *owtp.Context) { ctx.Response(json.RawMessage(ctx.Data()), owtp.St
 // sleeper is a handler that reports when it begins and ends, and why: nil when
 // it was released, otherwise its context's error.
 type sleeper struct {
-	began   chan string
-	ended   chan error
-	release chan struct{}
-	once    sync.Once
+	began    chan string
+	ended    chan error
+	release  chan struct{}
+	once     sync.Once
+	stubborn bool // does not heed its context, so that it cannot answer first
 }
 
 func newSleeper(t testing.TB) *sleeper {
@@ -227,10 +228,14 @@ func (s *sleeper) wake() { s.once.Do(func() { close(s.release) }) }
 
 func (s *sleeper) handle(ctx *owtp.Context) {
 	s.began <- ctx.PID
+	done := ctx.Context().Done()
+	if s.stubborn {
+		done = nil
+	}
 	select {
 	case <-s.release:
 		s.ended <- nil
-	case <-ctx.Context().Done():
+	case <-done:
 		s.ended <- ctx.Context().Err()
 	}
 	ctx.Response("slept", owtp.StatusSuccess, "")

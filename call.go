@@ -226,7 +226,7 @@ func newResponse(resp, req *wire.Packet, proved bool) *Response {
 	if resp == nil {
 		return &Response{}
 	}
-	r := &Response{Status: resp.Status, Msg: resp.Msg, Result: json.RawMessage(resp.Data), proved: proved}
+	r := &Response{Status: resp.Status, Msg: resp.Msg, Result: json.RawMessage(resp.Data), proved: proved, refused: proved && resp.Reason == wire.ReasonNotRun}
 	if len(resp.Data) == 0 {
 		r.Result = json.RawMessage("null")
 	}

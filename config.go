@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -117,7 +118,9 @@ func (c NodeConfig) Format(f fmt.State, _ rune) {
 // printed or logged, the password is left out.
 type ConnectConfig struct {
 	// Address is "host:port"; without a host it is localhost to dial and all
-	// addresses to listen. For Memory it is any name.
+	// addresses to listen. To dial HTTP and WebSocket it may go on with the
+	// path at which a face is mounted, "host:port/owtp". For Memory it is any
+	// name.
 	Address string `json:"address"`
 	// ConnectType is HTTP, Websocket, MQ or Memory.
 	ConnectType string `json:"connectType"`
@@ -224,6 +227,7 @@ type spec struct {
 	peer    identity.ID          // to dial
 	allowed map[identity.ID]bool // to listen; nil means all
 	proxies []netip.Prefix
+	path    string // to dial
 }
 
 // check validates what both roles share.
@@ -281,7 +285,16 @@ func (c ConnectConfig) checkDial() (*spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Address, err = checkAddress(c.ConnectType, c.Address, "localhost"); err != nil {
+	address := c.Address
+	if (c.ConnectType == HTTP || c.ConnectType == Websocket) && !strings.Contains(address, "://") {
+		if i := strings.IndexByte(address, '/'); i >= 0 {
+			address, s.path = address[:i], address[i:]
+		}
+		if u, err := url.ParseRequestURI("http://host" + s.path); err != nil || u.RawQuery != "" || strings.Contains(s.path, "#") {
+			return nil, fmt.Errorf("owtp: address %q: %q is no path", c.Address, s.path)
+		}
+	}
+	if s.Address, err = checkAddress(c.ConnectType, address, "localhost"); err != nil {
 		return nil, err
 	}
 	if c.PeerID != "" {
@@ -359,5 +372,5 @@ func (s *spec) sameTarget(o *spec) bool {
 	a, b := s.ConnectConfig, o.ConnectConfig
 	a.TLS, b.TLS = nil, nil // cloned; whoever changes only that wants the old connection
 	a.Suites, b.Suites = nil, nil
-	return reflect.DeepEqual(a, b) && slices.Equal(s.suites, o.suites)
+	return reflect.DeepEqual(a, b) && s.path == o.path && slices.Equal(s.suites, o.suites)
 }

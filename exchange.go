@@ -151,7 +151,7 @@ func (f *listener) answerPlain(ctx context.Context, in *inbound, m transport.Mes
 func (f *listener) verify(ctx context.Context, in *inbound, claimed identity.ID) *refusal {
 	n := f.node
 	if !n.gate.isKnown(source(in.peer.remote, claimed)) {
-		leave, err := n.gate.enter(ctx, in.peer.remote, claimed, f.spec.allowed != nil)
+		leave, err := n.gate.enter(ctx, in.peer.remote, claimed, f.spec.allowed != nil, f.kind == transport.Memory)
 		if err != nil {
 			return refuseRate
 		}
@@ -250,43 +250,55 @@ func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, 
 	default:
 		return f.prove(in, refuse(ErrBadRequest, 0, "a "+p.Kind.String()+" is no request").response(p))
 	}
-	if n.closing.Load() {
-		return f.prove(in, refuseClosing.response(p))
-	}
+	return f.execute(ctx, in)
+}
+
+// execute brings a fresh request to its handler.
+func (f *listener) execute(ctx context.Context, in *inbound) (transport.Message, error) {
+	n, p := f.node, in.request
 	who := in.peer.id
 	if in.peer.key == nil {
 		who = host(in.peer.remote)
 	}
-	if !n.running.take(who, len(p.Data)) {
-		return f.prove(in, refuseMany.response(p))
-	}
-	defer func() {
-		if who != "" {
-			n.running.give(who, len(p.Data))
+	admit := func() *refusal {
+		switch {
+		case n.closing.Load():
+			return refuseClosing
+		case !n.running.take(who, len(p.Data)):
+			return refuseMany
 		}
-	}()
-	run := func(ctx context.Context) *wire.Packet {
-		if in.mode == wire.ModeOpen {
-			ctx, cancel := n.handlerContext(ctx, p)
-			defer cancel()
-			resp, _, _ := n.run(ctx, in.peer, p, false)
+		return nil
+	}
+	var c *claim
+	if in.mode == wire.ModeOpen {
+		if r := admit(); r != nil {
+			return f.prove(in, r.response(p))
+		}
+	} else {
+		var answer *wire.Packet
+		if c, answer = n.claimed(ctx, in.peer, p, admit); answer != nil {
+			return f.prove(in, answer)
+		}
+	}
+	run := func(ctx context.Context) (resp *wire.Packet) {
+		defer n.running.give(who, len(p.Data))
+		if c != nil {
+			resp, _ = n.runClaimed(ctx, in.peer, p, in.mode.Signed(), c)
 			return resp
 		}
-		resp, _ := n.runOnce(ctx, in.peer, p, in.mode.Signed())
+		ctx, cancel := n.handlerContext(ctx, p)
+		defer cancel()
+		resp, _, _ = n.run(ctx, in.peer, p, false)
 		return resp
 	}
-	if p.Kind == wire.OneWay {
-		// Acknowledged by the exchange only; the handler outlives it.
-		name := who
-		if n.spawn(func() {
-			defer n.running.give(name, len(p.Data))
-			run(n.ctx)
-		}) {
-			who = ""
-		}
-		return f.prove(in, refuse(0, 0, "").response(p))
+	if p.Kind != wire.OneWay {
+		return f.prove(in, run(ctx))
 	}
-	return f.prove(in, run(ctx))
+	// Acknowledged by the exchange only; the handler outlives it.
+	if !n.spawn(func() { run(n.ctx) }) {
+		n.running.give(who, len(p.Data))
+	}
+	return f.prove(in, refuse(0, 0, "").response(p))
 }
 
 // fresh checks epoch and window of a packet that has been proved.

@@ -293,7 +293,11 @@ func (l *link) serve(ctx context.Context, p *wire.Packet) (resp *wire.Packet, cl
 	}
 	// Order needs no record here; a call key of the caller's does (PROTOCOL §8).
 	if !p.CallKey.IsZero() && l.peer.key != nil {
-		return n.runOnce(ctx, l.peer, p, l.mode.Signed())
+		c, answer := n.claimed(ctx, l.peer, p, func() *refusal { return nil })
+		if answer != nil {
+			return answer, false
+		}
+		return n.runClaimed(ctx, l.peer, p, l.mode.Signed(), c)
 	}
 	resp, closeAfter, _ = n.run(ctx, l.peer, p, l.mode.Signed())
 	return resp, closeAfter

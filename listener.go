@@ -70,7 +70,7 @@ func (n *OWTPNode) newListener(cfg ConnectConfig) (*listener, transport.Config, 
 func (n *OWTPNode) transportConfig(s *spec) transport.Config {
 	l := n.cfg.Limits
 	return transport.Config{
-		Address: s.Address, TLS: s.TLS, MaxMessage: l.MaxMessage, MaxHeader: l.MaxHeader,
+		Address: s.Address, Path: s.path, TLS: s.TLS, MaxMessage: l.MaxMessage, MaxHeader: l.MaxHeader,
 		HandshakeTimeout: l.HandshakeTimeout, BodyTimeout: l.BodyTimeout, IdleTimeout: l.IdleTimeout,
 		Receiving: n.receiving, MaxConns: l.MaxConns, MaxConnsPerPeer: 32 * l.MaxConnsPerPeer,
 		ReadBufferSize: s.ReadBufferSize, WriteBufferSize: s.WriteBufferSize,

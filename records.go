@@ -35,10 +35,6 @@ const (
 	// A caller that lost one comes back within seconds; most are kept for
 	// nothing.
 	maxKeptReplies = 64 << 20
-	// maxRecordsPerPeer is the most records that one peer has at one time:
-	// half of what the memory store takes, so that nobody alone makes it
-	// refuse the others.
-	maxRecordsPerPeer = maxRecords / 2
 	// pollFirst and pollMost are the pauses between two looks at a record
 	// that another replica owns.
 	pollFirst = 20 * time.Millisecond
@@ -74,7 +70,7 @@ type claims struct {
 
 // take counts one more record of a peer and reports whether that is within its
 // bound.
-func (c *claims) take(peerID string, now, end time.Time) bool {
+func (c *claims) take(peerID string, now, end time.Time, most int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.shares[peerID]
@@ -82,7 +78,7 @@ func (c *claims) take(peerID string, now, end time.Time) bool {
 		s = newShare()
 		c.shares[peerID] = s
 	}
-	return s.add(1, now, end, maxRecordsPerPeer)
+	return s.add(1, now, end, most)
 }
 
 // give takes back a record that was not made or is removed.
@@ -129,8 +125,8 @@ func (n *OWTPNode) claimCall(ctx context.Context, peerID string, p *wire.Packet)
 			Digest: secure.CallDigest(p), Attempts: []wire.Nonce{p.Nonce},
 		},
 	}
-	if !n.claims.take(peerID, n.now(), c.expires) {
-		return nil, nil, refuse(ErrTooManyRequests, 0, "too many calls of this peer are remembered; try again later")
+	if !n.claims.take(peerID, n.now(), c.expires, n.state.recordsPerPeer()) {
+		return nil, nil, refuse(ErrTooManyRequests, wire.ReasonUnknown, "too many calls of this peer are remembered; try again later")
 	}
 	version, err := n.state.insert(ctx, purposeCall, c.key, c.record.Append(nil), life)
 	if err != nil || version == 0 {
@@ -154,12 +150,14 @@ func (n *OWTPNode) hold(c *claim) {
 	n.claims.mu.Unlock()
 }
 
+// storeRefusal refuses a call that cannot be recorded. Nothing keeps its packet
+// from running later, so it does not say that it never will.
 func (n *OWTPNode) storeRefusal(err error) *refusal {
 	if errors.Is(err, session.ErrFull) {
-		return refuse(ErrTooManyRequests, 0, "too many calls are remembered; try again later")
+		return refuse(ErrTooManyRequests, wire.ReasonUnknown, "too many calls are remembered; try again later")
 	}
 	n.log.Error("call record cannot be read or stored; the call is refused", "err", err)
-	return refuse(ErrDenialOfService, 0, "the store cannot answer")
+	return refuse(ErrDenialOfService, wire.ReasonUnknown, "the store cannot answer")
 }
 
 var (
@@ -181,8 +179,7 @@ func (n *OWTPNode) retried(ctx context.Context, peerID string, p *wire.Packet, f
 	for pause := pollFirst; ; pause = min(2*pause, pollMost) {
 		plain, version, err := n.state.get(ctx, purposeCall, fresh.key)
 		if errors.Is(err, session.ErrNotFound) {
-			// It ended between two looks: a refusal that left no record, or
-			// its time. What came before cannot be told apart any more.
+			// Its time is over. What came before cannot be told any more.
 			return nil, nil, refuseUnknown
 		}
 		if err != nil {
@@ -203,6 +200,11 @@ func (n *OWTPNode) retried(ctx context.Context, peerID string, p *wire.Packet, f
 			continue // what was read has changed by that
 		}
 		switch {
+		case rec.State == wire.CallFree:
+			if c := n.seize(ctx, fresh, rec, version); c != nil {
+				return c, nil, nil
+			}
+			continue
 		case rec.State == wire.CallDone && rec.Reply == nil:
 			return nil, nil, refuseUnknown
 		case rec.State == wire.CallDone:
@@ -261,7 +263,12 @@ func (n *OWTPNode) takeOver(ctx context.Context, fresh *claim, rec *wire.CallRec
 	if rt == nil || !rt.repeatable {
 		return nil
 	}
-	rec.Owner, rec.Lease = n.process, n.leaseEnd()
+	return n.seize(ctx, fresh, rec, version)
+}
+
+// seize makes this process the owner of a call that nobody runs.
+func (n *OWTPNode) seize(ctx context.Context, fresh *claim, rec *wire.CallRecord, version uint64) *claim {
+	rec.State, rec.Owner, rec.Lease = wire.CallRunning, n.process, n.leaseEnd()
 	swapped, err := n.state.swap(ctx, purposeCall, fresh.key, version, rec.Append(nil), fresh.expires.Sub(n.now()))
 	if err != nil || swapped == 0 {
 		return nil
@@ -331,8 +338,9 @@ func (n *OWTPNode) cancelCall(peerID string, p *wire.Packet) {
 	}
 }
 
-// settle keeps what the handler returned for further attempts. What no handler
-// returned leaves no record: the call has not run and may come again.
+// settle keeps what the handler returned for further attempts. Where none ran,
+// the packets that were refused never will, since somebody may have recorded
+// them and their sender was told so; but the call may come again.
 func (n *OWTPNode) settle(c *claim, resp *wire.Packet, ran bool) {
 	n.claims.mu.Lock()
 	delete(n.claims.running, c.key)
@@ -342,9 +350,8 @@ func (n *OWTPNode) settle(c *claim, resp *wire.Packet, ran bool) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), storePatience)
 	defer cancel()
 	if !ran {
-		n.claims.give(c.peerID, c.expires)
-		if err := n.state.store.Delete(ctx, c.key); err != nil {
-			n.log.Error("call record cannot be removed", "err", err)
+		if err := n.change(ctx, c, func(rec *wire.CallRecord) { rec.State = wire.CallFree }); err != nil {
+			n.log.Error("a refused call cannot be set free; further attempts end 504", "err", err)
 		}
 		return
 	}

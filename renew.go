@@ -19,6 +19,25 @@ const renewShare = 0.5
 // minKeyAge is how old a connection is at least when the peer has it replaced.
 const minKeyAge = 250 * time.Millisecond
 
+// paceShare is the share from which on records are spaced out, and paceTime is
+// divided by how many are left: the pauses grow from next to nothing to a
+// second, and what waits meanwhile goes out together. So a connection does not
+// run into its limit while its successor is being made, however many call.
+const (
+	paceShare = 0.75
+	paceTime  = time.Second
+)
+
+// pace is called by the writer before it takes what waits.
+func (l *link) pace() {
+	if l.send == nil || l.send.Used() < paceShare {
+		return
+	}
+	limits := l.node.cfg.Limits
+	left := (1 - l.send.Used()) * min(float64(limits.MaxKeyRecords), float64(limits.MaxKeyBytes)/maxBatch)
+	sleep(l.ctx, time.Duration(float64(paceTime)/max(left, 1)))
+}
+
 var errReplaced = newError(ErrNetworkDisconnected, "the connection is being replaced")
 
 // renew asks for a new connection, once.

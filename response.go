@@ -19,6 +19,7 @@ type Response struct {
 
 	evidence []byte
 	proved   bool // the peer itself said so
+	refused  bool // no handler ran, and none will for what was sent
 }
 
 // OK reports whether the status is a success: 200, or the 0 of a handler that
@@ -54,7 +55,7 @@ func (r *Response) Err() error {
 	if r.OK() {
 		return nil
 	}
-	return &Error{Status: r.Status, Msg: r.Msg, Proved: r.proved, MayHaveRun: true}
+	return &Error{Status: r.Status, Msg: r.Msg, Proved: r.proved, MayHaveRun: !r.refused}
 }
 
 // encodeData turns a value into JSON octets. What the program has encoded

@@ -3,6 +3,7 @@ package owtp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -64,10 +65,8 @@ func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) 
 			if t.maybe && err == nil && resp.Reason == wire.ReasonEpoch || errors.Is(err, errOtherEpoch) {
 				err = newError(ErrOutcomeUnknown, "the peer has restarted or forgotten since the first attempt; whether the call ran is not known")
 			}
-			if t.maybe && err == nil && (resp.Reason == wire.ReasonClock || resp.Reason == wire.ReasonCopy) {
-				// True of this attempt only: whoever delays or copies packets
-				// must not make a call that may have run look refused.
-				err = newError(ErrOutcomeUnknown, "the peer refused the last attempt, but an earlier one may have run")
+			if t.maybe && err == nil && ofAttempt(resp) {
+				err = errAttemptRefused
 			}
 			return resp, &q, sent || t.maybe, err
 		}
@@ -77,6 +76,19 @@ func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) 
 		}
 	}
 }
+
+// ofAttempt reports whether a refusal is true of one attempt only: whoever
+// delays or copies packets, and a peer that is full or goes away, must not make
+// a call look refused that may have run before.
+func ofAttempt(resp *wire.Packet) bool {
+	switch resp.Reason {
+	case wire.ReasonClock, wire.ReasonCopy, wire.ReasonNotRun:
+		return true
+	}
+	return false
+}
+
+var errAttemptRefused = newError(ErrOutcomeUnknown, "the peer refused the last attempt, but an earlier one may have run")
 
 func sleep(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
@@ -126,6 +138,9 @@ func (t *retry) judge(resp *wire.Packet, sent bool, err error) (again bool, reas
 
 // judgeAnswer looks at an answer that is the peer's own.
 func (t *retry) judgeAnswer(resp *wire.Packet) (again bool, reason string) {
+	if t.maybe && resp.Reason == wire.ReasonNotRun {
+		return true, resp.Msg // full or going away: another attempt may learn more
+	}
 	if resp.Status != ErrReplayAttack || resp.Reason == t.repaired {
 		return false, ""
 	}
@@ -146,9 +161,10 @@ func (t *retry) judgeAnswer(resp *wire.Packet) (again bool, reason string) {
 		if offset.Abs() > maxClockOffset {
 			return false, ""
 		}
-		r.node.log.Warn("this node's clock and the peer's differ; times are corrected for this peer", "peer", r.name, "offset", offset)
-		r.proof.offset, t.repaired = offset, resp.Reason
-		return true, "the clocks differ"
+		// What was ahead of the peer's window will be within it soon, and
+		// somebody may have recorded it.
+		r.proof.offset, t.repaired, t.maybe = offset, resp.Reason, true
+		return true, fmt.Sprintf("the clocks differ by %v; times are corrected for this peer", offset)
 	case wire.ReasonCopy:
 		// Somebody delivered a copy first, and its answer is kept.
 		t.maybe, t.repaired = true, resp.Reason
@@ -198,6 +214,9 @@ func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) 
 			}
 		}
 		resp, sent, err := l.transact(ctx, &q)
+		if err == nil && maybe && ofAttempt(resp) {
+			return nil, nil, true, errAttemptRefused
+		}
 		if sent && !maybe {
 			epoch, maybe = l.peerEpoch, true
 		}

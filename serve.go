@@ -39,6 +39,9 @@ func response(p *wire.Packet) *wire.Packet {
 func (r *refusal) response(p *wire.Packet) *wire.Packet {
 	out := response(p)
 	out.Status, out.Reason, out.Msg, out.Data = r.status, r.reason, r.msg, []byte("null")
+	if out.Reason == 0 && !out.OKStatus() {
+		out.Reason = wire.ReasonNotRun // unlike a handler's own 429
+	}
 	return out
 }
 
@@ -52,19 +55,34 @@ func (n *OWTPNode) run(ctx context.Context, peer *Peer, p *wire.Packet, signed b
 		node: n, ctx: ctx, req: p, signed: signed,
 	}
 	n.router.serve(c)
-	return n.encodeResponse(p, &c.Resp), c.close, !c.missing
+	resp = n.encodeResponse(p, &c.Resp)
+	if c.missing {
+		resp.Reason = wire.ReasonNotRun
+	}
+	return resp, c.close, !c.missing
 }
 
-// runOnce is run under the call's record: only the first packet under its key
-// gets to the handler, and further attempts get the first one's answer.
-func (n *OWTPNode) runOnce(ctx context.Context, peer *Peer, p *wire.Packet, signed bool) (resp *wire.Packet, closeAfter bool) {
+// claimed makes a call's record and lets it in, in this order: what is refused
+// after it was proved must not run later because somebody recorded it. It
+// returns the answer of everything that is not to run.
+func (n *OWTPNode) claimed(ctx context.Context, peer *Peer, p *wire.Packet, admit func() *refusal) (*claim, *wire.Packet) {
 	c, reply, refused := n.claimCall(ctx, peer.id, p)
 	switch {
 	case refused != nil:
-		return refused.response(p), false
+		return nil, refused.response(p)
 	case reply != nil:
-		return reply, false
+		return nil, reply
 	}
+	if r := admit(); r != nil {
+		n.settle(c, nil, false)
+		return nil, r.response(p)
+	}
+	return c, nil
+}
+
+// runClaimed is run for the first packet under a call key; further attempts get
+// its answer.
+func (n *OWTPNode) runClaimed(ctx context.Context, peer *Peer, p *wire.Packet, signed bool, c *claim) (resp *wire.Packet, closeAfter bool) {
 	handler, stop := n.outlive(ctx, c)
 	n.hold(c)
 	handler, cancel := n.handlerContext(handler, p)
@@ -75,17 +93,24 @@ func (n *OWTPNode) runOnce(ctx context.Context, peer *Peer, p *wire.Packet, sign
 	return resp, closeAfter
 }
 
+// failure is the answer for a handler that ran and has none that can be sent.
+func failure(p *wire.Packet, status uint64, msg string) *wire.Packet {
+	out := response(p)
+	out.Status, out.Msg, out.Data = status, msg, []byte("null")
+	return out
+}
+
 func (n *OWTPNode) encodeResponse(p *wire.Packet, r *Response) *wire.Packet {
 	out := response(p)
 	data, err := encodeData(r.Result)
 	if err != nil {
 		n.log.Error("the handler's result does not encode", "method", p.Method, "err", err)
-		return refuse(ErrInternalServerError, 0, "the result does not encode").response(p)
+		return failure(p, ErrInternalServerError, "the result does not encode")
 	}
 	out.Status, out.Msg, out.Data = r.Status, clip(r.Msg, wire.MaxMessage), data
 	if len(data)+packetOverhead > n.cfg.Limits.MaxMessage {
 		n.log.Error("the handler's result is larger than a message may be", "method", p.Method, "bytes", len(data), "limit", n.cfg.Limits.MaxMessage)
-		return refuse(ErrTooLarge, 0, "the result is larger than a message may be").response(p)
+		return failure(p, ErrTooLarge, "the result is larger than a message may be")
 	}
 	return out
 }

@@ -106,6 +106,16 @@ func (st *state) get(ctx context.Context, purpose, key string) ([]byte, uint64, 
 	return value, rec.Version, nil
 }
 
+// recordsPerPeer is the most call records that one peer has at one time: half of
+// what the store is known to take, so that nobody alone makes it refuse the
+// others. A store of the program's has a memory store's default at least.
+func (st *state) recordsPerPeer() int {
+	if st.owned {
+		return maxRecords / 2
+	}
+	return 1 << 19
+}
+
 // insert stores a sealed value if there is none, and returns its version or 0.
 func (st *state) insert(ctx context.Context, purpose, key string, value []byte, ttl time.Duration) (uint64, error) {
 	sealed, err := st.vault.Seal(st.rand, purpose, key, value)

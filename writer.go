@@ -120,6 +120,7 @@ func (w *writer) run(l *link) {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
 	for {
+		l.pace()
 		if batch = w.take(batch); len(batch) == 0 {
 			return
 		}

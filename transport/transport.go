@@ -174,6 +174,7 @@ type ExchangeDialer interface {
 // node fills every number; a transport has no defaults of its own.
 type Config struct {
 	Address string      // "host:port", where an empty host was resolved by the node; a name for Memory
+	Path    string      // of the URL to dial over HTTP and WebSocket, "/" at least
 	TLS     *tls.Config // nil: no TLS
 
 	MaxMessage       int           // bytes of one message; more is refused with 413

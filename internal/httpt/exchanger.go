@@ -1,6 +1,7 @@
 package httpt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,7 +34,7 @@ func (*Transport) DialExchange(_ context.Context, cfg transport.Config) (transpo
 		scheme = "https"
 	}
 	x := &exchanger{
-		url:        &url.URL{Scheme: scheme, Host: cfg.Address, Path: "/"},
+		url:        &url.URL{Scheme: scheme, Host: cfg.Address, Path: cmp.Or(cfg.Path, "/")},
 		maxMessage: cfg.MaxMessage,
 	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())

@@ -63,17 +63,18 @@ func (m Mode) Sealed() bool { return m == ModeSealed || m == ModeSealedSigned }
 type Reason uint8
 
 const (
-	ReasonShutdown Reason = 1 // going-away: the sender is shutting down
-	ReasonRenew    Reason = 2 // going-away: another connection takes over
-	ReasonClosed   Reason = 3 // going-away: closed for good; do not reconnect
-	ReasonPong     Reason = 4 // heartbeat: the answer
-	ReasonEpoch    Reason = 5 // refusal: the packet belongs to another epoch
-	ReasonClock    Reason = 6 // refusal: the packet's time is outside the window
-	ReasonCopy     Reason = 7 // refusal: a packet with this nonce was here before
-	ReasonKey      Reason = 8 // refusal: the call key belongs to a call with another digest
-	ReasonUnknown  Reason = 9 // 504: what became of the call is not known
+	ReasonShutdown Reason = 1  // going-away: the sender is shutting down
+	ReasonRenew    Reason = 2  // going-away: another connection takes over
+	ReasonClosed   Reason = 3  // going-away: closed for good; do not reconnect
+	ReasonPong     Reason = 4  // heartbeat: the answer
+	ReasonEpoch    Reason = 5  // refusal: the packet belongs to another epoch
+	ReasonClock    Reason = 6  // refusal: the packet's time is outside the window
+	ReasonCopy     Reason = 7  // refusal: a packet with this nonce was here before
+	ReasonKey      Reason = 8  // refusal: the call key belongs to a call with another digest
+	ReasonUnknown  Reason = 9  // 504: what became of the call is not known
+	ReasonNotRun   Reason = 10 // refusal: the packet did not reach a handler, and never will
 
-	maxReason = ReasonUnknown
+	maxReason = ReasonNotRun
 )
 
 // A Nonce is 16 random octets: a packet's own, a call key or an epoch. All

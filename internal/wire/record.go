@@ -110,6 +110,9 @@ type CallState uint8
 const (
 	CallRunning CallState = 1
 	CallDone    CallState = 2
+	// CallFree: no handler has run. The attempts that are listed were refused
+	// and never run; a further one may.
+	CallFree CallState = 3
 )
 
 // A CallRecord is the one record of a call, sealed at rest.
@@ -149,7 +152,7 @@ func ParseCallRecord(b []byte) (*CallRecord, error) {
 		case 1:
 			version = r.uint(recordVersion)
 		case 2:
-			c.State = CallState(r.uint(uint64(CallDone)))
+			c.State = CallState(r.uint(uint64(CallFree)))
 		case 3:
 			r.fixed(c.Owner[:])
 		case 4:

@@ -237,7 +237,7 @@ func sizes(l *examples) {
 		form  string
 		field int
 		value uint64
-	}{{"Packet", 2, 8}, {"Packet", 6, 1 << 63}, {"Packet", 9, 1 << 63}, {"Packet", 16, 5}, {"Packet", 17, 256}, {"Packet", 21, uint64(maxReason) + 1}, {"Hello", 2, 256}, {"Hello", 3, 5}, {"Hello", 3, 1}, {"HelloReply", 9, 1 << 63}, {"HelloReply", 11, 1 << 63}, {"SessionRecord", 1, 2}, {"SessionRecord", 3, 5}, {"SessionRecord", 12, 1 << 63}, {"CallRecord", 1, 2}, {"CallRecord", 2, 3}} {
+	}{{"Packet", 2, 8}, {"Packet", 6, 1 << 63}, {"Packet", 9, 1 << 63}, {"Packet", 16, 5}, {"Packet", 17, 256}, {"Packet", 21, uint64(maxReason) + 1}, {"Hello", 2, 256}, {"Hello", 3, 5}, {"Hello", 3, 1}, {"HelloReply", 9, 1 << 63}, {"HelloReply", 11, 1 << 63}, {"SessionRecord", 1, 2}, {"SessionRecord", 3, 5}, {"SessionRecord", 12, 1 << 63}, {"CallRecord", 1, 2}, {"CallRecord", 2, 4}} {
 		l.hex(c.form, fmt.Sprintf("field %d: %d", c.field, c.value), replaceField(binaryForms[c.form].sample, c.field, rawNumber(c.field, c.value)))
 	}
 }
@@ -412,7 +412,7 @@ func envelopes(l *examples) {
 	wrong("l", `"9223372036854775808"`)
 	wrong("o", "5", "18446744073709551616")
 	wrong("p", "256")
-	wrong("y", "10")
+	wrong("y", "11")
 	for name, size := range map[string]int{"n": 16, "c": 16, "k": 64, "e": 16, "q": 32, "s": 64} {
 		l.json("member "+name+" is too short", envelopeWith(name, b64(size-1)))
 		l.json("member "+name+" is too long", envelopeWith(name, b64(size+1)))

@@ -3,6 +3,7 @@
 package wst
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,9 +66,9 @@ func (*Transport) DialConn(ctx context.Context, cfg transport.Config) (transport
 
 func dialURL(cfg transport.Config) string {
 	if cfg.TLS != nil {
-		return "wss://" + cfg.Address + "/"
+		return "wss://" + cfg.Address + cmp.Or(cfg.Path, "/")
 	}
-	return "ws://" + cfg.Address + "/"
+	return "ws://" + cfg.Address + cmp.Or(cfg.Path, "/")
 }
 
 func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -1,0 +1,26 @@
+# Each target is one line into scripts/, so that people, CI and this file do the same.
+.PHONY: help demo test bench fuzz lint build
+SHELL := /bin/bash
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## see what the protocol does: all modes, a call back, attacks that fail
+	@cd cmd/owtp && go run . demo
+
+test: ## everything that CI runs, under 15 minutes
+	@scripts/test.sh
+
+bench: ## calls a second, latency and allocations, for every mode
+	@scripts/bench.sh
+
+fuzz: ## fuzz every target, FUZZ_TIME=1m each
+	@scripts/fuzz.sh
+
+lint: ## format, vet, go.mod, leak checks, layers, shell scripts
+	@scripts/lint.sh
+
+build: ## the command-line tool, into bin/owtp
+	@mkdir -p bin
+	@cd cmd/owtp && go build -trimpath -o ../../bin/owtp .
+	@echo bin/owtp

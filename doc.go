@@ -1,0 +1,157 @@
+// Package owtp lets two programs call each other's methods over HTTP and
+// WebSocket, with the same handlers on every transport. A node is an SM2 key
+// pair; its ID is made from the public key, so that who answers is proved and
+// not claimed. Calls may be signed (proof that lasts), sealed (nobody on the way
+// reads or changes them) or both, without TLS, and nothing that somebody
+// recorded can be sent again. docs/PROTOCOL.md specifies what goes over the wire.
+//
+// # A first program
+//
+// A server binds a method once and listens as often as it likes:
+//
+//	host := owtp.RandomOWTPNode()
+//	defer host.Close()
+//	host.HandleFunc("greet", func(ctx *owtp.Context) {
+//		name := ctx.Params().Get("name").String()
+//		ctx.Response(map[string]string{"text": "hello " + name}, owtp.StatusSuccess, "")
+//	})
+//	err := host.Listen(owtp.ConnectConfig{Address: "127.0.0.1:9432", ConnectType: owtp.HTTP})
+//
+// A client connects a name to an address and calls it by that name:
+//
+//	client := owtp.RandomOWTPNode()
+//	defer client.Close()
+//	err := client.Connect("testhost", owtp.ConnectConfig{Address: "127.0.0.1:9432", ConnectType: owtp.HTTP})
+//	resp, err := client.CallSync("testhost", "greet", map[string]string{"name": "Ada"})
+//	fmt.Println(resp.JsonData().Get("text"))
+//
+// A node that keeps its identity makes its [Certificate] of a stored key with
+// [NewCertificate] and is made by [New] or [NewNode].
+//
+// # Modes
+//
+// What a connection is worth is decided by two flags and one call:
+//
+//	mode           how                                   peer's ID  others can read
+//	open           neither flag                          random     yes
+//	signed         EnableSignature                       proved     HTTP: yes; WebSocket: no
+//	sealed         KeyAgreement or EnableKeyAgreement    proved     no
+//	sealed+signed  both                                  proved     no
+//
+// On a listener the flags are demands: EnableSignature refuses what carries no
+// signature (401), EnableKeyAgreement what is not sealed (402), before anything
+// is routed. On the calling side they say what is sent, and an answer that is
+// weaker than its request is nobody's answer. Nothing falls back silently. Open
+// mode is for one machine and for trying things out; a listener in open mode on
+// an address that is not loopback logs a warning. A signed call leaves evidence
+// that anybody verifies offline: [Response.Evidence], [Context.Evidence],
+// [VerifyEvidence].
+//
+// # Trust
+//
+// The name that [OWTPNode.Connect] is given is a node ID, which the peer must
+// prove, or an alias such as "testhost". An alias is bound to the first ID that
+// is proved under it, as SSH does, and a peer with another ID is refused later
+// with an error that wraps [ErrTrust] (a node that was asked to be somebody else
+// refuses by itself, with status 502). ConnectConfig.PeerID and
+// [OWTPNode.PinPeer] bind beforehand, [OWTPNode.Bindings] lists,
+// [OWTPNode.ForgetPeer] removes. With [TrustPinned] a node calls only peers that
+// are bound. [OWTPNode.Identify] asks an address who it is and binds nothing.
+//
+// In a handler [Context.Proved] says whether Context.PID is a node ID that the
+// peer has proved. Otherwise it is random and lives as long as the connection
+// or, on HTTP, the request. SetSession and its kin keep data under that ID: for
+// a proved peer on whatever transport it comes, for an anonymous one until its
+// connection ends, and for an anonymous one over HTTP not at all, which is an
+// error.
+//
+// # Calls and errors
+//
+// [OWTPNode.Call] returns an error if nothing was sent; then its callback never
+// runs. If it returns nil the callback runs exactly once, on a goroutine of its
+// own, with the answer or with a status of ours. [OWTPNode.CallSync] and
+// [OWTPNode.CallContext] return the answer instead. What the peer answered, of
+// any status, is a [Response]; an error is ours, and [errors.As] finds an
+// [*Error] in it, which says whether the peer proved what it said and whether
+// the handler may have run. [StatusOf] gives the status of any error. The names
+// that begin with Err and a capital letter are either statuses, which are
+// numbers, or the errors [ErrTrust], [ErrUnknownPeer] and [ErrEvidence].
+//
+// When the context of a call ends, the wait ends at once, and the context of the
+// handler ends on the other side. The time that is left travels with the
+// request. A handler that panics answers 500; the log has the stack and the
+// caller learns nothing of it.
+//
+// # Life of a node
+//
+// [OWTPNode.Listen] returns once the port is bound. Connect over WebSocket dials
+// and shakes hands; over HTTP it makes one exchange in which the peer proves
+// itself, and none in open mode. A connection that is lost is made anew, with a
+// new handshake, while calls wait until their deadline and then end with 430;
+// after the peer closed it for good, only another Connect does. [OWTPNode.Shutdown]
+// lets finish what runs and answers the rest with 503. [OWTPNode.Close] ends
+// everything. After either no goroutine of the node is left, unless a handler
+// does not heed its context; a handler must not wait for the Close of its own
+// node. To serve beside other routes, mount [OWTPNode.HTTPHandler] and
+// [OWTPNode.WebsocketHandler].
+//
+// # NodeConfig
+//
+// All fields but Cert have a default that is safe:
+//
+//   - Cert: the identity; needed
+//   - TimeoutSEC: seconds that a call waits and a handler may run; 60
+//   - Peerstore: what handlers keep of peers; a session manager in memory
+//   - Store: the node's own state (bindings, agreements, call records, epoch);
+//     the Peerstore's store if that can, otherwise memory
+//   - StoreKey: 32 bytes that seal what is stored; derived from the private key
+//   - Trust: whom to believe at first contact; [TrustFirstContact]
+//   - Window: how far clocks may differ on HTTP; 30 s
+//   - MaxQueueTime: how long a message may lie in a queue; 1 h
+//   - Limits: what peers can make the node do; see [Limits]
+//   - Logger: who is told what happens; nobody
+//
+// # ConnectConfig
+//
+// One listener or one peer that is dialled. For both:
+//
+//   - Address: host:port; without a host localhost to dial, all addresses to
+//     listen; for [Memory] any name
+//   - ConnectType: [HTTP], [Websocket], [MQ] or [Memory]; needed
+//   - EnableSignature: sign and demand signatures; false
+//   - EnableKeyAgreement: seal and demand seals; false
+//   - Suites: what an agreement may use, the preferred one first; "aes", "sm4"
+//   - DataFormat: format of parameters and results; "json"
+//   - EnableSSL: TLS below; false
+//   - TLS: its configuration; the system's roots. A listener needs one with a
+//     certificate
+//   - ReadBufferSize, WriteBufferSize: bytes; the library's own
+//
+// To dial only:
+//
+//   - PeerID: the node ID that the peer must prove; none
+//
+// To listen only:
+//
+//   - AllowPeers: node IDs that may call; all
+//   - Authorize: asked with each node ID; none
+//   - TrustedProxies: whose X-Forwarded-For is believed; nobody's
+//   - AllowedOrigins: web pages that may call; none
+//   - AllowedHosts: further Host names on a loopback listener; none
+//
+// For message queues:
+//
+//   - Account, Password: of the broker; none
+//   - Exchange, WriteQueueName, ReadQueueName: none
+//
+// A field of the other role that is set is an error. Passwords and keys are left
+// out however a configuration is printed or logged.
+//
+// # Concurrency
+//
+// All methods of a node are safe for concurrent use. Each handler and each
+// callback has a goroutine of its own and may call: a slow one delays nobody. A
+// [Context] belongs to its handler and is not used after it. Over the limit of
+// requests at one time a peer gets 429 at once, nested calls too, so that two
+// nodes never wait for each other for ever.
+package owtp

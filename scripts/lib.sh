@@ -1,0 +1,189 @@
+# shellcheck shell=bash
+# The checks themselves, used by test.sh and lint.sh on this repository and by
+# gates.sh on planted faults: what is proved to fail there is what runs here.
+# Each takes directories of modules and fails with a reason.
+
+# TEST_TIMEOUT ends the tests of one package that hang.
+: "${TEST_TIMEOUT:=8m}"
+
+# fail says why a check does not pass.
+fail() {
+	printf '%s\n' "$*" >&2
+	return 1
+}
+
+# modules prints the folders of all modules of the workspace.
+modules() { go list -m -f '{{.Dir}}'; }
+
+# go_files prints the Go files of one module, without those of modules inside.
+go_files() {
+	local module=$1 inner
+	local -a skip=()
+	while IFS= read -r inner; do
+		skip+=(-not -path "$(dirname "$inner")/*")
+	done < <(find "$module" -mindepth 2 -name go.mod -not -path '*/.*')
+	find "$module" -name '*.go' -not -path "$module/.*" "${skip[@]}"
+}
+
+# check_format: every file looks as gofmt writes it.
+check_format() {
+	local module files bad
+	for module in "$@"; do
+		files=$(go_files "$module")
+		[[ -n $files ]] || fail "$module: no Go files found" || return
+		bad=$(tr '\n' '\0' <<<"$files" | xargs -0 gofmt -l) || fail "$module: gofmt does not parse it" || return
+		[[ -z $bad ]] || fail "not formatted (gofmt -w):"$'\n'"$bad" || return
+	done
+}
+
+# check_vet: go vet finds nothing.
+check_vet() {
+	local module
+	for module in "$@"; do
+		go -C "$module" vet ./... || return
+	done
+}
+
+# check_tidy: go.mod names exactly what is imported.
+check_tidy() {
+	local module
+	for module in "$@"; do
+		GOWORK=off go -C "$module" mod tidy -diff || fail "$module: run go mod tidy" || return
+	done
+}
+
+# check_leakchecks: every package that starts goroutines counts them in its
+# tests' TestMain.
+check_leakchecks() {
+	local module dir found=0 bad=0
+	for module in "$@"; do
+		while IFS= read -r dir; do
+			found=$((found + 1))
+			if ! grep -qs 'RunMain(m)' "$dir"/*_test.go; then
+				printf '%s starts goroutines, but no TestMain of it calls RunMain\n' "$dir" >&2
+				bad=1
+			fi
+		done < <(go_files "$module" | grep -v -e _test.go -e /testdata/ | tr '\n' '\0' |
+			xargs -0 grep -lE '^[[:space:]]+(go (func\(|[A-Za-z_.]+\()|.*\.spawn\(|.*AfterFunc\()' | xargs -rn1 dirname | sort -u)
+	done
+	((found > 0)) || fail "no package that starts goroutines was found" || return
+	return "$bad"
+}
+
+# layer_of prints the layer of a package of the library, by its folder
+# (docs/ARCHITECTURE.md, "Layers"), or nothing.
+layer_of() {
+	case $1 in
+	internal/leakcheck) echo 0 ;;
+	internal/wire | identity | transport | session) echo 1 ;;
+	transport/transporttest | session/sessiontest | internal/httpguard) echo 2 ;;
+	internal/secure | internal/httpt | internal/wst | internal/memt | internal/amqpt | internal/legacy | session/memory | session/file) echo 3 ;;
+	.) echo 4 ;;
+	contrib/*) echo 5 ;;
+	cmd/* | examples | examples/* | bench | bench/*) echo 6 ;;
+	esac
+}
+
+# check_layers: in the module of a folder, imports point down.
+check_layers() {
+	local module=$1 name package imports import own other bad=0
+	name=$(GOWORK=off go -C "$module" list -m) || return
+	while read -r package imports; do
+		own=$(layer_of "$(folder_of "$package" "$name")")
+		[[ -n $own ]] || fail "$package has no layer: add it to ARCHITECTURE.md and scripts/lib.sh" || return
+		for import in $imports; do
+			[[ $import == "$name" || $import == "$name"/* ]] || continue
+			other=$(layer_of "$(folder_of "$import" "$name")")
+			if [[ -z $other ]] || ((other >= own)); then
+				printf '%s imports %s, which is not below it\n' "$package" "$import" >&2
+				bad=1
+			fi
+		done
+	done < <(go -C "$module" list -f '{{.ImportPath}} {{join .Imports " "}}' ./...)
+	[[ -n ${own:-} ]] || fail "$module: no packages found" || return
+	return "$bad"
+}
+
+# folder_of prints the folder of a package within its module.
+folder_of() {
+	if [[ $1 == "$2" ]]; then echo .; else echo "${1#"$2"/}"; fi
+}
+
+# check_tests: all tests pass under the race detector, and every module has some.
+check_tests() {
+	local module out rc bad=0
+	out=$(mktemp)
+	for module in "$@"; do
+		printf -- '--- tests of %s\n' "$module"
+		rc=0
+		go -C "$module" test -race -count=1 -timeout "$TEST_TIMEOUT" ./... 2>&1 | tee "$out" || rc=$?
+		if ((rc == 0)) && ! grep -E '^ok[[:space:]]' "$out" | grep -qv 'no tests to run'; then
+			fail "$module: no test ran" || rc=$?
+		fi
+		((rc == 0)) || bad=1
+	done
+	rm -f "$out"
+	return "$bad"
+}
+
+# fuzz_targets prints "module package function", one a line.
+fuzz_targets() {
+	local module file name
+	for module in "$@"; do
+		while IFS= read -r file; do
+			while IFS= read -r name; do
+				printf '%s ./%s %s\n' "$module" "$(realpath -m --relative-to="$module" "$(dirname "$file")")" "$name"
+			done < <(sed -nE 's/^func (Fuzz[A-Za-z0-9_]+)\([a-z]+ \*testing\.F\).*/\1/p' "$file")
+		done < <(go_files "$module" | grep '_test\.go$' | grep -v /testdata/ | sort)
+	done
+}
+
+# check_fuzz runs each target for FUZZ_TIME, and no new one after FUZZ_TOTAL
+# seconds. Targets that were left out are printed as "not fuzzed: ...".
+check_fuzz() {
+	local module package name out ran=0 start=$SECONDS
+	out=$(mktemp)
+	while read -r module package name; do
+		if ((SECONDS - start >= ${FUZZ_TOTAL:-100000})); then
+			printf 'not fuzzed: %s %s\n' "$package" "$name"
+			continue
+		fi
+		# The end of the fuzzing time is now and then reported as a failure
+		# although nothing was found.
+		if ! go -C "$module" test -run '^$' -fuzz "^$name\$" -fuzztime "${FUZZ_TIME:-5s}" -fuzzminimizetime 10x "$package" >"$out" 2>&1 &&
+			! only_deadline "$out"; then
+			cat "$out"
+			rm -f "$out"
+			fail "fuzzing $package $name failed"
+			return
+		fi
+		printf 'fuzzed %-12s %-24s %s\n' "${package#./}" "$name" "$(sed -nE 's/.*(execs: [0-9]+).*/\1/p' "$out" | tail -1)"
+		ran=$((ran + 1))
+	done < <(fuzz_targets "$@")
+	rm -f "$out"
+	((ran > 0)) || fail "no fuzz target ran"
+}
+
+# only_deadline: the fuzzer's own end of time, and neither a crasher nor a panic.
+only_deadline() {
+	grep -q '^    context deadline exceeded$' "$1" && ! grep -qE 'Failing input written|panic|_test\.go:[0-9]+:' "$1"
+}
+
+# check_compiler: the race detector needs cgo, and that a C compiler.
+check_compiler() {
+	local cc work rc=0
+	cc=$(go env CC)
+	if [[ $(go env CGO_ENABLED) != 1 ]]; then
+		fail "The race detector needs cgo, which is off (CGO_ENABLED=0, or no C compiler \"$cc\"). On Debian: apt-get install gcc libc6-dev"
+		return
+	fi
+	work=$(mktemp -d)
+	printf '#include <stdlib.h>\nint main(void) { return 0; }\n' >"$work/a.c"
+	$cc -o "$work/a" "$work/a.c" >"$work/out" 2>&1 || rc=$?
+	if ((rc != 0)); then
+		cat "$work/out" >&2
+		fail "The race detector needs a C compiler with its headers, and \"$cc\" does not work. On Debian: apt-get install gcc libc6-dev" || true
+	fi
+	rm -rf "$work"
+	return "$rc"
+}

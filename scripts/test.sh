@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# Everything that CI runs, on a machine that has Go, gcc and make. It goes on
+# after a failure, and its last lines say what ran, what failed and what did not
+# run.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/lib.sh
+source scripts/lib.sh
+
+command -v go >/dev/null || fail "Go is not installed: see https://go.dev/dl/"
+check_compiler
+mapfile -t modules < <(modules)
+((${#modules[@]} > 0)) || fail "go.work names no module"
+
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+passed=() failed=() left_out=()
+
+# step NAME COMMAND...: runs it in a shell of its own, in which errors end it.
+step() {
+	local name=$1 rc begin=$SECONDS
+	shift
+	printf '\n=== %s\n' "$name"
+	set +e
+	(
+		set -e
+		"$@"
+	) 2>&1 | tee "$log"
+	rc=${PIPESTATUS[0]}
+	set -e
+	if ((rc == 0)); then
+		passed+=("$name ($((SECONDS - begin)) s)")
+	else
+		failed+=("$name")
+	fi
+}
+
+# demo runs what the README tells people to run.
+demo() { make --no-print-directory demo; }
+
+step "gates: planted faults are noticed" scripts/gates.sh
+step "format" check_format "${modules[@]}"
+step "vet" check_vet "${modules[@]}"
+step "go.mod is tidy" check_tidy "${modules[@]}"
+step "leak checks are in place" check_leakchecks "${modules[@]}"
+step "layers" check_layers "$PWD"
+if command -v shellcheck >/dev/null; then
+	step "shellcheck" shellcheck -x scripts/*.sh .ci/run
+else
+	left_out+=("shellcheck (not installed)")
+fi
+step "demo" demo
+step "tests with the race detector" check_tests "${modules[@]}"
+# Each target briefly, and all of them within three minutes: starting one takes
+# two seconds or three.
+export FUZZ_TIME=${FUZZ_TIME:-3s} FUZZ_TOTAL=${FUZZ_TOTAL:-160}
+step "fuzzing, $FUZZ_TIME each" check_fuzz "${modules[@]}"
+while IFS= read -r line; do
+	left_out+=("$line")
+done < <(grep '^not fuzzed: ' "$log" || true)
+left_out+=("long fuzzing (make fuzz)" "benchmarks (make bench)")
+
+printf '\n=== summary, %d s, %s, %d modules\n' "$SECONDS" "$(go env GOVERSION)" "${#modules[@]}"
+printf 'ran:     %s\n' "${passed[@]}"
+printf 'not run: %s\n' "${left_out[@]}"
+if ((${#failed[@]} > 0)); then
+	printf 'FAILED:  %s\n' "${failed[@]}"
+	exit 1
+fi
+echo "All checks passed."
