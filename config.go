@@ -350,6 +350,9 @@ func checkAddress(connectType, address, defaultHost string) (string, error) {
 		}
 		return address, nil
 	}
+	if i := strings.LastIndexByte(address, '@'); i >= 0 { // a password may stand before it
+		return "", fmt.Errorf("owtp: address %q: want host:port; Account and Password are fields of their own", "[redacted]"+address[i:])
+	}
 	if strings.Contains(address, "://") {
 		return "", fmt.Errorf("owtp: address %q: want host:port without a scheme; ConnectType and EnableSSL say the rest", address)
 	}

@@ -47,7 +47,7 @@ type Context struct {
 
 // Format prints which request it is, whatever the verb, and nothing of the node
 // and the peer's data.
-func (c *Context) Format(f fmt.State, _ rune) {
+func (c Context) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "Context{Method:%q PID:%s RemoteAddress:%s}", c.Method, c.PID, c.RemoteAddress)
 }
 

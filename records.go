@@ -117,7 +117,7 @@ func (n *OWTPNode) callRecordKey(peerID string, p *wire.Packet) string {
 // claimCall makes the record of a call, or finds it. It returns the claim if
 // the handler is to run, otherwise the answer or the refusal.
 func (n *OWTPNode) claimCall(ctx context.Context, peerID string, p *wire.Packet) (*claim, *wire.Packet, *refusal) {
-	life := n.remaining(p) + 2*n.cfg.Window + clockSlack
+	life := n.recordLife(p)
 	c := &claim{
 		key: n.callRecordKey(peerID, p), peerID: peerID, expires: n.now().Add(life), done: make(chan struct{}),
 		record: wire.CallRecord{

@@ -27,6 +27,7 @@ type remote struct {
 
 	ctx    context.Context // ends with ClosePeer
 	cancel context.CancelCauseFunc
+	keyed  keyedCalls
 	gate   chan struct{} // holds one token; who has it may shake hands
 
 	mu           sync.Mutex

@@ -41,6 +41,13 @@ type retry struct {
 // the handler twice.
 func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) (resp, req *wire.Packet, sent bool, err error) {
 	t := &retry{remote: r, call: p, repeatable: repeatable}
+	keyed := !p.CallKey.IsZero() && r.mode() != wire.ModeOpen
+	if keyed {
+		if t.epoch, err = r.keyed.first(p.CallKey); err != nil {
+			return nil, nil, false, err
+		}
+		t.maybe = !t.epoch.IsZero()
+	}
 	for pause := firstPause; ; pause *= 2 {
 		q := *p
 		if t.attempts++; t.attempts > 1 {
@@ -56,6 +63,9 @@ func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) 
 		resp, epoch, sent, err := r.attempt(ctx, &q, bound)
 		if sent && t.epoch.IsZero() {
 			t.epoch = epoch
+		}
+		if sent && keyed {
+			r.keyed.sent(p.CallKey, epoch, r.node.recordLife(p))
 		}
 		again, reason := t.judge(resp, sent, err)
 		if !again {
@@ -198,7 +208,13 @@ func (r *remote) cancelCall(q *wire.Packet) {
 // library never does so without one (PROTOCOL §8).
 func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) (resp, req *wire.Packet, sent bool, err error) {
 	var epoch wire.Nonce
-	maybe := false
+	keyed := !p.CallKey.IsZero() && r.mode() != wire.ModeOpen
+	if keyed {
+		if epoch, err = r.keyed.first(p.CallKey); err != nil {
+			return nil, nil, false, err
+		}
+	}
+	maybe := !epoch.IsZero()
 	for {
 		l, err := r.ready(ctx)
 		if err != nil {
@@ -219,6 +235,9 @@ func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) 
 		}
 		if sent && !maybe {
 			epoch, maybe = l.peerEpoch, true
+		}
+		if sent && keyed {
+			r.keyed.sent(p.CallKey, l.peerEpoch, r.node.recordLife(p))
 		}
 		if err != nil && !sent && !l.usable() && ctx.Err() == nil {
 			continue // the connection was replaced in between; nothing was sent
