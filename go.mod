@@ -7,7 +7,7 @@ require (
 	github.com/emmansun/gmsm v0.44.1
 	github.com/mr-tron/base58 v1.3.0
 	github.com/tidwall/gjson v1.20.1
-	golang.org/x/crypto v0.54.0
+	golang.org/x/crypto v0.58.0
 )
 
 require (
