@@ -158,47 +158,44 @@ func (n *OWTPNode) finishCall(ctx context.Context, pid string, p *wire.Packet, o
 // send brings a request to a peer over whatever connects it and waits for the
 // verified answer. It is the mirror image of serve and run.
 func (n *OWTPNode) send(ctx context.Context, pid string, p *wire.Packet, opts *CallOptions) (*Response, error) {
-	var resp *wire.Packet
-	req := p // as it was sent
-	var sent, proved bool
+	var out outcome
 	var err error
 	repeatable := opts != nil && opts.Repeatable
 	r := n.remoteOf(pid)
 	switch {
 	case r != nil && r.exch != nil:
-		resp, req, sent, err = r.exchange(ctx, p, repeatable)
-		proved = r.mode() != wire.ModeOpen
+		out, err = r.exchange(ctx, p, repeatable)
 	case r != nil:
-		resp, req, sent, err = r.transact(ctx, p, repeatable)
-		proved = r.mode() != wire.ModeOpen
+		out, err = r.transact(ctx, p, repeatable)
 	default:
-		resp, sent, proved, err = n.callBack(ctx, pid, p)
+		out, err = n.callBack(ctx, pid, p)
 	}
 	if err == nil && p.Kind == wire.Heartbeat {
-		err = isPong(resp, pid, proved)
+		err = isPong(out.resp, pid, out.proved)
 	}
 	if err != nil {
-		return nil, n.callError(ctx, err, sent, pid, p)
+		return nil, n.callError(ctx, err, out.sent, pid, p)
 	}
-	return newResponse(resp, req, proved), nil
+	return newResponse(out), nil
 }
 
 // callBack calls a peer that dialled this node. A connection that is replaced
 // in between is no reason to fail: nothing was sent on it.
-func (n *OWTPNode) callBack(ctx context.Context, pid string, p *wire.Packet) (resp *wire.Packet, sent, proved bool, err error) {
+func (n *OWTPNode) callBack(ctx context.Context, pid string, p *wire.Packet) (out outcome, err error) {
 	for range 3 {
 		l := n.linkOf(pid)
 		if l == nil || l.bar != nil {
-			return nil, false, false, unknownPeer(pid)
+			return out, unknownPeer(pid)
 		}
 		if !l.usable() {
-			return nil, false, false, newError(ErrNetworkDisconnected, "the peer's connection is closing")
+			return out, newError(ErrNetworkDisconnected, "the peer's connection is closing")
 		}
-		if resp, sent, err = l.transact(ctx, p); sent || !errors.Is(err, errReplaced) {
-			return resp, sent, l.send != nil, err
+		out = outcome{req: p, proved: l.send != nil}
+		if out.resp, out.sent, err = l.transact(ctx, p); out.sent || !errors.Is(err, errReplaced) {
+			return out, err
 		}
 	}
-	return nil, false, false, err
+	return out, err
 }
 
 // transact is call or notify, by the kind of packet.
@@ -222,16 +219,20 @@ func (n *OWTPNode) callError(ctx context.Context, err error, sent bool, pid stri
 	return &e
 }
 
-func newResponse(resp, req *wire.Packet, proved bool) *Response {
+func newResponse(out outcome) *Response {
+	resp := out.resp
 	if resp == nil {
 		return &Response{}
 	}
-	r := &Response{Status: resp.Status, Msg: resp.Msg, Result: json.RawMessage(resp.Data), proved: proved, refused: proved && resp.Reason == wire.ReasonNotRun}
+	r := &Response{
+		Status: resp.Status, Msg: resp.Msg, Result: json.RawMessage(resp.Data),
+		proved: out.proved, refused: out.proved && resp.Reason == wire.ReasonNotRun,
+	}
 	if len(resp.Data) == 0 {
 		r.Result = json.RawMessage("null")
 	}
 	if resp.Signature != nil {
-		r.evidence = evidence(req, resp)
+		r.evidence = evidence(out.req, resp)
 	}
 	return r
 }

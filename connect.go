@@ -290,6 +290,9 @@ func (n *OWTPNode) ClosePeer(pid string) {
 	if n.err != nil {
 		return
 	}
+	if pid == "" {
+		return // nobody's ID, and what many have that are not proved yet
+	}
 	id := pid
 	var closing []*remote // the name's and all others of the same peer
 	if r := n.remoteOf(pid); r != nil {

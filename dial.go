@@ -224,8 +224,8 @@ func (n *OWTPNode) Bindings(ctx context.Context) (map[string]string, error) {
 // PinPeer binds an alias to a node ID before the first contact. An alias that
 // is bound to another ID is an error.
 func (n *OWTPNode) PinPeer(ctx context.Context, alias, peerID string) error {
-	if n.err != nil {
-		return n.err
+	if err := n.use(); err != nil {
+		return err
 	}
 	if err := checkName(alias); err != nil {
 		return err
@@ -249,8 +249,8 @@ func (n *OWTPNode) PinPeer(ctx context.Context, alias, peerID string) error {
 
 // ForgetPeer removes the binding of an alias. A connection that is open stays.
 func (n *OWTPNode) ForgetPeer(ctx context.Context, alias string) error {
-	if n.err != nil {
-		return n.err
+	if err := n.use(); err != nil {
+		return err
 	}
 	if err := n.state.forget(ctx, alias); err != nil {
 		return fmt.Errorf("owtp: ForgetPeer: %w", err)

@@ -158,6 +158,7 @@ func (f *listener) verify(ctx context.Context, in *inbound, claimed identity.ID)
 		defer leave()
 	}
 	if !n.checkSigned(in.request, in.peer, wire.ModeSigned) {
+		n.gate.forget(in.peer.remote, claimed)
 		return refuseUnsigned
 	}
 	n.gate.remember(in.peer.remote, claimed)
@@ -276,7 +277,10 @@ func (f *listener) execute(ctx context.Context, in *inbound) (transport.Message,
 		}
 	} else {
 		var answer *wire.Packet
-		if c, answer = n.claimed(ctx, in.peer, p, admit); answer != nil {
+		if c, answer = n.claimed(ctx, in.peer, p, in.epoch, admit); answer != nil {
+			if now, err := n.state.epoch(ctx); err == nil {
+				in.epoch = now // another one is why, perhaps
+			}
 			return f.prove(in, answer)
 		}
 	}
@@ -309,7 +313,7 @@ func (f *listener) fresh(in *inbound) *refusal {
 		epoch = in.session.OwnEpoch
 	}
 	if epoch != in.epoch || in.mode.Signed() && p.Epoch != in.epoch {
-		return refuse(ErrReplayAttack, wire.ReasonEpoch, "the packet belongs to another epoch of this node")
+		return refuseEpoch
 	}
 	now, window := f.node.now().UnixMilli(), f.node.cfg.Window.Milliseconds()
 	if p.Time > 1<<62 || int64(p.Time) < now-window || int64(p.Time) > now+window {

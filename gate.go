@@ -3,6 +3,7 @@ package owtp
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,7 +49,19 @@ func newGate(l Limits) gate {
 	}
 }
 
-func source(remote string, id identity.ID) string { return host(remote) + "\x00" + string(id[:]) }
+func source(remote string, id identity.ID) string { return network(remote) + "\x00" + string(id[:]) }
+
+// network is what counts as one address: an IPv4 address, or the 64 bits of an
+// IPv6 address that one customer has at least.
+func network(remote string) string {
+	h := host(remote)
+	if a, err := netip.ParseAddr(h); err == nil && a.Is6() && !a.Is4In6() {
+		if p, err := a.WithZone("").Prefix(64); err == nil {
+			return p.String()
+		}
+	}
+	return h
+}
 
 // enter waits for a worker. Who enters calls leave.
 func (g *gate) enter(ctx context.Context, remote string, id identity.ID, configured, near bool) (leave func(), err error) {
@@ -61,7 +74,10 @@ func (g *gate) enter(ctx context.Context, remote string, id identity.ID, configu
 	if near { // within one process nobody is at another address
 		return b.give, b.take(ctx)
 	}
-	if !known && !g.allow(host(remote), g.rate) || !g.allow(from, g.rate) {
+	if known && !g.allow("known\x00"+network(remote), 4*g.rate) {
+		return nil, errRate
+	}
+	if !known && !g.allow(network(remote), g.rate) || !g.allow(from, g.rate) {
 		return nil, errRate
 	}
 	if err := b.take(ctx); err != nil {
@@ -104,6 +120,13 @@ func (g *gate) remember(remote string, id identity.ID) {
 	}
 	g.makeRoom(g.proved)
 	g.proved[from] = time.Now()
+}
+
+// forget makes a source a stranger again, which has sent what does not verify.
+func (g *gate) forget(remote string, id identity.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.proved, source(remote, id))
 }
 
 func (g *gate) makeRoom(table map[string]time.Time) {

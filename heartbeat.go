@@ -34,7 +34,7 @@ func (n *OWTPNode) allLinks() []*link {
 // up before two are over; and forgets sessions that have expired.
 func (n *OWTPNode) sweep() {
 	interval := n.cfg.Limits.Heartbeat
-	tick := time.NewTicker(max(min(interval, n.cfg.Limits.MaxKeyAge)/8, time.Millisecond))
+	tick := time.NewTicker(max(min(interval, n.cfg.Limits.MaxKeyAge, lease)/8, time.Millisecond))
 	defer tick.Stop()
 	for {
 		select {
@@ -43,7 +43,12 @@ func (n *OWTPNode) sweep() {
 		case <-tick.C:
 		}
 		n.state.sweep()
-		n.renewLeases()
+		if !n.leasing.Swap(true) && !n.spawn(func() {
+			defer n.leasing.Store(false)
+			n.renewLeases() // a store that hangs must not stop the heart
+		}) {
+			return
+		}
 		n.claims.sweep(n.now())
 		n.gate.sweep()
 		n.mu.Lock()

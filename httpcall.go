@@ -93,11 +93,11 @@ func (r *remote) accepted(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	resp, _, _, err := r.exchange(ctx, &wire.Packet{Kind: wire.Heartbeat, Nonce: nonce}, false)
+	a, err := r.exchange(ctx, &wire.Packet{Kind: wire.Heartbeat, Nonce: nonce}, false)
 	if err != nil {
 		return err
 	}
-	return isPong(resp, r.name, true)
+	return isPong(a.resp, r.name, a.proved)
 }
 
 // shake makes one handshake; without suites it is a proof hello and returns no
@@ -137,22 +137,34 @@ func (r *remote) shake(ctx context.Context, suites []*secure.Suite, mode wire.Mo
 	return r.session, nil
 }
 
-// attempt makes one exchange. epoch is the one that the request belonged to; if
-// bound is not zero, it must be that one, or nothing is sent.
-func (r *remote) attempt(ctx context.Context, p *wire.Packet, bound wire.Nonce) (resp *wire.Packet, epoch wire.Nonce, sent bool, err error) {
+// An attempted is what one attempt was and came to.
+type attempted struct {
+	mode  wire.Mode  // that it was made in; KeyAgreement may change the remote's meanwhile
+	epoch wire.Nonce // of the peer, that it belonged to
+	sent  bool       // the peer may have got it
+	under *clientSession
+	resp  *wire.Packet
+}
+
+// attempt makes one exchange. If bound is not zero, the request must belong to
+// that epoch, or nothing is sent.
+func (r *remote) attempt(ctx context.Context, p *wire.Packet, bound wire.Nonce) (a attempted, err error) {
 	n, mode := r.node, r.mode()
+	a.mode = mode
+	epoch := wire.Nonce{}
 	peer := &Peer{Name: r.name, kind: r.tr.Kind()}
 	var s *clientSession
 	if mode == wire.ModeSigned || mode.Sealed() && r.freshSession() != nil {
 		if err := r.proved(ctx, proofAge); err != nil {
-			return nil, epoch, false, err
+			return a, err
 		}
 	}
 	if mode.Sealed() {
 		if s, err = r.agreed(ctx); err != nil {
-			return nil, epoch, false, err
+			return a, err
 		}
 		mode = s.Mode
+		a.mode, a.under = mode, s
 	}
 	r.mu.Lock()
 	proof := r.proof
@@ -168,30 +180,33 @@ func (r *remote) attempt(ctx context.Context, p *wire.Packet, bound wire.Nonce) 
 			p.Handshake = s.Finish
 		}
 	}
+	a.epoch = epoch
 	if !bound.IsZero() && epoch != bound {
-		return nil, epoch, false, errOtherEpoch
+		return a, errOtherEpoch
 	}
 	if mode.Signed() {
 		p.Mode, p.Transport, p.Recipient, p.Epoch = mode, uint8(peer.kind), wire.ID(proof.key.ID()), epoch
 		if err := secure.Sign(n.local.Rand, n.local.Key, p); err != nil {
-			return nil, epoch, false, err
+			return a, err
 		}
 	}
 	m, err := r.encode(p, s)
 	if err != nil {
-		return nil, epoch, false, err
+		return a, err
 	}
 	answer, err := r.exch.Exchange(ctx, m)
 	if err != nil {
-		return nil, epoch, !errors.Is(err, transport.ErrNotSent), err
+		a.sent = !errors.Is(err, transport.ErrNotSent)
+		return a, err
 	}
-	resp, err = r.decode(answer, p, s, peer)
+	a.sent = true
+	a.resp, err = r.decode(answer, p, s, peer)
 	if err == nil && mode != wire.ModeOpen {
 		r.mu.Lock()
 		r.proof.at = time.Now()
 		r.mu.Unlock()
 	}
-	return resp, epoch, true, err
+	return a, err
 }
 
 func (r *remote) encode(p *wire.Packet, s *clientSession) (transport.Message, error) {

@@ -52,8 +52,9 @@ type link struct {
 	retired bool                              // no call begins any more
 	err     error                             // why it ended
 
-	born    time.Time
-	drained chan struct{} // closed when the peer will call no more on this link
+	born     time.Time
+	renewals int           // going-aways for renewal that came from the accepting side; the reader's
+	drained  chan struct{} // closed when the peer will call no more on this link
 }
 
 // newLink builds a link. Nothing runs before start.
@@ -293,7 +294,7 @@ func (l *link) serve(ctx context.Context, p *wire.Packet) (resp *wire.Packet, cl
 	}
 	// Order needs no record here; a call key of the caller's does (PROTOCOL §8).
 	if !p.CallKey.IsZero() && l.peer.key != nil {
-		c, answer := n.claimed(ctx, l.peer, p, func() *refusal { return nil })
+		c, answer := n.claimed(ctx, l.peer, p, l.ownEpoch, func() *refusal { return nil })
 		if answer != nil {
 			return answer, false
 		}

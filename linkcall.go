@@ -155,7 +155,7 @@ func (l *link) goingAway(reason wire.Reason) error {
 	switch reason {
 	case wire.ReasonClosed:
 		if l.remote != nil {
-			l.remote.stop()
+			l.remote.stop(l)
 		}
 	case wire.ReasonShutdown:
 		if l.remote != nil {

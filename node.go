@@ -41,8 +41,10 @@ type OWTPNode struct {
 	running   *quota  // requests
 	refusals  *quota  // of requests, that cost a signature
 	receiving *transport.Budget
-	gate      gate // handshakes
+	unread    *transport.Budget // octets that unproved peers make this node queue
+	gate      gate              // handshakes
 	closing   atomic.Bool
+	leasing   atomic.Bool // renewLeases runs
 
 	mu        sync.Mutex // guards what follows; never held across I/O or a callback
 	peerstore Peerstore
@@ -77,7 +79,8 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 		running:   newQuota(cfg.Limits.MaxRequestsPerPeer, cfg.Limits.MaxRequests, cfg.Limits.MaxReceiving),
 		refusals:  newQuota(maxRefusalsPerPeer, maxRefusals, 0),
 		receiving: transport.NewBudget(cfg.Limits.MaxReceiving),
-		claims:    claims{running: make(map[string]*claim), shares: make(map[string]*share), kept: newShare(), waiters: newQuota(maxWaitersPerPeer, maxWaiters, 0)},
+		unread:    transport.NewBudget(cfg.Limits.MaxReceiving),
+		claims:    claims{running: make(map[string]*claim), shares: make(map[string]*share), kept: newShare(), keptBy: make(map[string]*share), waiters: newQuota(maxWaitersPerPeer, maxWaiters, cfg.Limits.MaxReceiving)},
 		gate:      newGate(cfg.Limits),
 		listeners: make(map[*listener]struct{}), remotes: make(map[string]*remote),
 		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry), links: make(map[*link]struct{}),
@@ -142,8 +145,8 @@ func (n *OWTPNode) Peerstore() Peerstore {
 	return n.peerstore
 }
 
-// SetPeerstore sets what keeps user sessions. After Listen or Connect it
-// returns an error and changes nothing. If NodeConfig.Store was nil, a
+// SetPeerstore sets what keeps user sessions. After Listen, Connect or PinPeer
+// it returns an error and changes nothing. If NodeConfig.Store was nil, a
 // SessionManager whose store can also keeps the node's own state.
 func (n *OWTPNode) SetPeerstore(p Peerstore) error {
 	if n.err != nil {
@@ -155,7 +158,7 @@ func (n *OWTPNode) SetPeerstore(p Peerstore) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.used {
-		return errors.New("owtp: SetPeerstore after Listen or Connect; call it before")
+		return errors.New("owtp: SetPeerstore after Listen, Connect or PinPeer; call it before")
 	}
 	if n.cfg.Store == nil {
 		cfg := n.cfg
@@ -196,8 +199,9 @@ func (n *OWTPNode) use() error {
 // timeout is how long a call waits unless it says otherwise.
 func (n *OWTPNode) timeout() time.Duration { return time.Duration(n.cfg.TimeoutSEC) * time.Second }
 
-// maxRemaining bounds what a caller can make a record or a context last.
-const maxRemaining = 24 * time.Hour
+// maxRemaining bounds what a caller can make a record or a context last: who
+// waits longer than an hour for one answer should ask for it later instead.
+const maxRemaining = time.Hour
 
 // remaining is how long the caller of p still waits.
 func (n *OWTPNode) remaining(p *wire.Packet) time.Duration {

@@ -80,6 +80,9 @@ func (n *OWTPNode) register(l *link) *refusal {
 	if n.closing.Load() {
 		return refuseClosing
 	}
+	if l.ended() { // it has been, or will never be, unregistered
+		return refuse(ErrNetworkDisconnected, 0, "the connection has ended already")
+	}
 	e := n.peers[l.peer.id]
 	if e == nil {
 		e = &peerEntry{info: l.peer.info()}

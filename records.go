@@ -59,56 +59,6 @@ type claim struct {
 	mu sync.Mutex // orders changes of the record in the store
 }
 
-// claims are the calls that this process runs.
-type claims struct {
-	mu      sync.Mutex
-	running map[string]*claim
-	shares  map[string]*share // by peer
-	kept    *share            // octets of answers
-	waiters *quota
-}
-
-// take counts one more record of a peer and reports whether that is within its
-// bound.
-func (c *claims) take(peerID string, now, end time.Time, most int) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.shares[peerID]
-	if s == nil {
-		s = newShare()
-		c.shares[peerID] = s
-	}
-	return s.add(1, now, end, most)
-}
-
-// give takes back a record that was not made or is removed.
-func (c *claims) give(peerID string, end time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if s := c.shares[peerID]; s != nil {
-		s.remove(1, end)
-	}
-}
-
-// keep reports whether there is room for an answer of that size. A record is
-// never dropped early, but its answer may be: then a further attempt ends 504.
-func (c *claims) keep(octets int, now, end time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return octets <= maxKeptReply && c.kept.add(octets, now, end, maxKeptReplies)
-}
-
-func (c *claims) sweep(now time.Time) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.kept.prune(now)
-	for peer, s := range c.shares {
-		if s.prune(now); s.total == 0 {
-			delete(c.shares, peer)
-		}
-	}
-}
-
 func (n *OWTPNode) callRecordKey(peerID string, p *wire.Packet) string {
 	k := p.Key()
 	return n.state.base + "call/" + peerID + "/" + hex.EncodeToString(k[:])
@@ -173,11 +123,11 @@ func (n *OWTPNode) retried(ctx context.Context, peerID string, p *wire.Packet, f
 	listed, waiting := false, false
 	defer func() {
 		if waiting {
-			n.claims.waiters.give(peerID, 0)
+			n.claims.waiters.give(peerID, len(p.Data))
 		}
 	}()
 	for pause := pollFirst; ; pause = min(2*pause, pollMost) {
-		plain, version, err := n.state.get(ctx, purposeCall, fresh.key)
+		got, err := n.state.get(ctx, purposeCall, fresh.key)
 		if errors.Is(err, session.ErrNotFound) {
 			// Its time is over. What came before cannot be told any more.
 			return nil, nil, refuseUnknown
@@ -185,9 +135,15 @@ func (n *OWTPNode) retried(ctx context.Context, peerID string, p *wire.Packet, f
 		if err != nil {
 			return nil, nil, n.storeRefusal(err)
 		}
-		rec, err := wire.ParseCallRecord(plain)
+		rec, err := wire.ParseCallRecord(got.value)
 		if err != nil {
 			return nil, nil, n.storeRefusal(err)
+		}
+		version := got.version
+		// Each attempt makes the record last as long as itself; none shortens
+		// it, or a copy of an earlier one would find nothing.
+		if end := n.now().Add(got.ttl); end.After(fresh.expires) {
+			fresh.expires = end
 		}
 		if !listed {
 			if r := n.list(ctx, fresh, rec, version, p.Nonce); r != nil {
@@ -201,10 +157,14 @@ func (n *OWTPNode) retried(ctx context.Context, peerID string, p *wire.Packet, f
 		}
 		switch {
 		case rec.State == wire.CallFree:
-			if c := n.seize(ctx, fresh, rec, version); c != nil {
+			c, err := n.seize(ctx, fresh, rec, version)
+			if err != nil {
+				return nil, nil, n.storeRefusal(err)
+			}
+			if c != nil {
 				return c, nil, nil
 			}
-			continue
+			continue // somebody else was quicker
 		case rec.State == wire.CallDone && rec.Reply == nil:
 			return nil, nil, refuseUnknown
 		case rec.State == wire.CallDone:
@@ -221,7 +181,7 @@ func (n *OWTPNode) retried(ctx context.Context, peerID string, p *wire.Packet, f
 			return nil, nil, refuseUnknown
 		}
 		if !waiting {
-			if !n.claims.waiters.take(peerID, 0) {
+			if !n.claims.waiters.take(peerID, len(p.Data)) {
 				return nil, nil, refuseMany
 			}
 			waiting = true
@@ -263,18 +223,22 @@ func (n *OWTPNode) takeOver(ctx context.Context, fresh *claim, rec *wire.CallRec
 	if rt == nil || !rt.repeatable {
 		return nil
 	}
-	return n.seize(ctx, fresh, rec, version)
+	c, err := n.seize(ctx, fresh, rec, version)
+	if err != nil {
+		n.log.Error("a call whose owner died cannot be taken over", "err", err)
+	}
+	return c
 }
 
 // seize makes this process the owner of a call that nobody runs.
-func (n *OWTPNode) seize(ctx context.Context, fresh *claim, rec *wire.CallRecord, version uint64) *claim {
+func (n *OWTPNode) seize(ctx context.Context, fresh *claim, rec *wire.CallRecord, version uint64) (*claim, error) {
 	rec.State, rec.Owner, rec.Lease = wire.CallRunning, n.process, n.leaseEnd()
 	swapped, err := n.state.swap(ctx, purposeCall, fresh.key, version, rec.Append(nil), fresh.expires.Sub(n.now()))
 	if err != nil || swapped == 0 {
-		return nil
+		return nil, err
 	}
 	fresh.record, fresh.version = *rec, swapped
-	return fresh
+	return fresh, nil
 }
 
 // waitFor waits for a call that this process runs, or a pause for another's.
@@ -343,7 +307,9 @@ func (n *OWTPNode) cancelCall(peerID string, p *wire.Packet) {
 // them and their sender was told so; but the call may come again.
 func (n *OWTPNode) settle(c *claim, resp *wire.Packet, ran bool) {
 	n.claims.mu.Lock()
-	delete(n.claims.running, c.key)
+	if n.claims.running[c.key] == c {
+		delete(n.claims.running, c.key)
+	}
 	n.claims.mu.Unlock()
 	defer close(c.done)
 	// The caller may be gone; its next attempt wants to find the answer.
@@ -358,7 +324,7 @@ func (n *OWTPNode) settle(c *claim, resp *wire.Packet, ran bool) {
 	kept := wire.Packet{Kind: wire.Response, Status: resp.Status, Msg: resp.Msg, Data: resp.Data, Format: resp.Format}
 	// The parser wants a response's nonce; each attempt gets its own.
 	reply := kept.Append(nil)
-	if !n.claims.keep(len(reply), n.now(), c.expires) {
+	if !n.claims.keep(c.peerID, len(reply), n.now(), c.expires) {
 		reply = nil
 	}
 	err := n.change(ctx, c, func(rec *wire.CallRecord) { rec.State, rec.Reply = wire.CallDone, reply })
@@ -383,10 +349,8 @@ func (n *OWTPNode) change(ctx context.Context, c *claim, f func(*wire.CallRecord
 	for {
 		rec := c.record
 		f(&rec)
-		life := c.expires.Sub(n.now())
-		if life <= 0 {
-			return errRecordLost
-		}
+		// A handler that overruns its deadline keeps its record.
+		life := max(c.expires.Sub(n.now()), 2*n.cfg.Window+clockSlack)
 		version, err := n.state.swap(ctx, purposeCall, c.key, c.version, rec.Append(nil), life)
 		if err != nil {
 			return err
@@ -395,18 +359,21 @@ func (n *OWTPNode) change(ctx context.Context, c *claim, f func(*wire.CallRecord
 			c.record, c.version = rec, version
 			return nil
 		}
-		plain, version, err := n.state.get(ctx, purposeCall, c.key)
+		got, err := n.state.get(ctx, purposeCall, c.key)
 		if err != nil {
 			return err
 		}
-		now, err := wire.ParseCallRecord(plain)
+		now, err := wire.ParseCallRecord(got.value)
 		if err != nil {
 			return err
+		}
+		if end := n.now().Add(got.ttl); end.After(c.expires) {
+			c.expires = end // an attempt that was listed lasts longer
 		}
 		if now.Owner != n.process || now.State != wire.CallRunning {
 			return errRecordLost
 		}
-		c.record, c.version = *now, version
+		c.record, c.version = *now, got.version
 	}
 }
 

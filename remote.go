@@ -38,7 +38,9 @@ type remote struct {
 	changed      chan struct{} // closed and replaced when link or state changes
 	stopped      bool          // the peer said that it is gone for good
 	reconnecting bool
-	waiting      int // calls that wait for a connection
+	linked       time.Time // when the last connection was adopted
+	short        int       // connections in a row that did not last
+	waiting      int       // calls that wait for a connection
 	proof        proofState
 	session      *clientSession
 }
@@ -179,7 +181,7 @@ func meets(m, want wire.Mode) bool {
 func (r *remote) adopt(l *link) {
 	r.mu.Lock()
 	old := r.link
-	r.link, r.stopped = l, false
+	r.link, r.stopped, r.linked = l, false, time.Now()
 	r.signal()
 	r.mu.Unlock()
 	if old != nil && old != l && !old.ended() {
@@ -187,6 +189,9 @@ func (r *remote) adopt(l *link) {
 	}
 	if r.ctx.Err() != nil {
 		l.closeGently() // ClosePeer came while it was dialled
+	}
+	if l.ended() {
+		r.lost(l) // it told us before we knew it
 	}
 }
 
@@ -204,12 +209,15 @@ func (r *remote) lost(l *link) {
 	}
 }
 
-// stop is told that the peer closed for good: nothing is dialled any more.
-func (r *remote) stop() {
+// stop is told that the peer closed a link for good: nothing is dialled any
+// more, unless another link has taken its place.
+func (r *remote) stop(l *link) {
 	r.mu.Lock()
-	r.stopped = true
-	r.signal()
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	if r.link == nil || r.link == l {
+		r.stopped = true
+		r.signal()
+	}
 }
 
 // reconnect dials in the background until it succeeds, with pauses that grow
@@ -233,10 +241,17 @@ func (r *remote) redial() {
 	defer func() {
 		r.mu.Lock()
 		r.reconnecting = false
-		r.signal() // who waits looks again and may start anew
+		again := r.link == nil && !r.stopped // lost while we were at it
+		r.signal()                           // who waits looks again and may start anew
 		r.mu.Unlock()
+		if again {
+			r.reconnect()
+		}
 	}()
-	pause := 50 * time.Millisecond
+	pause := firstPause
+	if !r.calm(&pause) {
+		return
+	}
 	for {
 		r.mu.Lock()
 		done := r.stopped || r.link != nil && r.link.usable() && meets(r.link.mode, r.modeLocked())
@@ -260,6 +275,27 @@ func (r *remote) redial() {
 		pause = min(2*pause, r.node.cfg.Limits.MaxReconnectDelay)
 	}
 }
+
+// calm pauses before the first attempt if the last connection was lost as soon
+// as it was there, again and again for longer: a peer that accepts and hangs up
+// must not make this node shake hands without end.
+func (r *remote) calm(pause *time.Duration) bool {
+	r.mu.Lock()
+	if time.Since(r.linked) > shortLife {
+		r.short = 0
+	} else {
+		r.short++
+	}
+	for range min(r.short-1, 16) {
+		*pause = min(2**pause, r.node.cfg.Limits.MaxReconnectDelay)
+	}
+	wait := r.short > 1
+	r.mu.Unlock()
+	return !wait || sleep(r.ctx, *pause/2+rand.N(*pause))
+}
+
+// shortLife is how long a connection lasts that was worth making.
+const shortLife = 5 * time.Second
 
 // reload lets the program say where the peer is now. Who it is and what is
 // demanded of it cannot change.

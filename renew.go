@@ -42,7 +42,7 @@ var errReplaced = newError(ErrNetworkDisconnected, "the connection is being repl
 
 // renew asks for a new connection, once.
 func (l *link) renew() {
-	if l.renewing.Swap(true) || l.leaving.Load() || l.ended() {
+	if l.leaving.Load() || l.ended() || l.renewing.Swap(true) {
 		return
 	}
 	if l.remote == nil {
@@ -105,20 +105,22 @@ func (l *link) renewedByPeer() {
 			ctx, cancel := context.WithTimeout(l.ctx, l.node.timeout())
 			defer cancel()
 			l.retire(ctx)
-			// Now it may be closed: nothing of ours waits or will.
+			// Now it may be closed: nothing of ours waits or will. A question
+			// from here may be crossing the peer's answer to it, so that one
+			// going-away alone says nothing: it is always the second.
+			if !l.renewing.Swap(true) {
+				l.control(&wire.Packet{Kind: wire.GoingAway, Reason: wire.ReasonRenew})
+			}
 			l.control(&wire.Packet{Kind: wire.GoingAway, Reason: wire.ReasonRenew})
 		})
-	case l.remote != nil && l.leaving.Load():
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		select {
-		case <-l.drained:
-		default:
-			close(l.drained)
-		}
-	case l.remote != nil:
-		// A peer that asks again and again must not make this node shake
-		// hands without a pause.
+	case l.remote == nil || l.renewals == 2:
+	case l.renewals == 1:
+		l.renewals++
+		close(l.drained)
+	default:
+		l.renewals++
+		// A peer that asks at once, again and again, must not make this node
+		// shake hands without a pause.
 		l.node.spawn(func() {
 			if sleep(l.ctx, minKeyAge-time.Since(l.born)) {
 				l.renew()

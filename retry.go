@@ -35,16 +35,23 @@ type retry struct {
 	repaired   wire.Reason
 }
 
-// exchange sends a request and returns the verified answer and the request as
-// it was sent. After a broken exchange or a refusal it tries again, under the
-// first attempt's call key and in the same epoch, so that the peer never runs
-// the handler twice.
-func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) (resp, req *wire.Packet, sent bool, err error) {
+// An outcome is what a call came to: the verified answer, and the request as it
+// was sent last.
+type outcome struct {
+	resp, req *wire.Packet
+	sent      bool // the peer may have got it, in one attempt or another
+	proved    bool // the answer is as strong as a mode with proof
+}
+
+// exchange sends a request and returns the verified answer. After a broken
+// exchange or a refusal it tries again, under the first attempt's call key and
+// in the same epoch, so that the peer never runs the handler twice.
+func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) (out outcome, err error) {
 	t := &retry{remote: r, call: p, repeatable: repeatable}
 	keyed := !p.CallKey.IsZero() && r.mode() != wire.ModeOpen
 	if keyed {
 		if t.epoch, err = r.keyed.first(p.CallKey); err != nil {
-			return nil, nil, false, err
+			return out, err
 		}
 		t.maybe = !t.epoch.IsZero()
 	}
@@ -53,36 +60,38 @@ func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) 
 		if t.attempts++; t.attempts > 1 {
 			q.CallKey = p.Key()
 			if q.Nonce, err = r.node.nonce(); err != nil {
-				return nil, nil, t.maybe, err
+				return out, err
 			}
 		}
 		var bound wire.Nonce
 		if t.maybe && !repeatable {
 			bound = t.epoch
 		}
-		resp, epoch, sent, err := r.attempt(ctx, &q, bound)
-		if sent && t.epoch.IsZero() {
-			t.epoch = epoch
+		a, err := r.attempt(ctx, &q, bound)
+		if a.sent && t.epoch.IsZero() {
+			t.epoch = a.epoch
 		}
-		if sent && keyed {
-			r.keyed.sent(p.CallKey, epoch, r.node.recordLife(p))
+		if a.sent && keyed {
+			r.keyed.sent(p.CallKey, a.epoch, r.node.recordLife(p))
 		}
-		again, reason := t.judge(resp, sent, err)
+		again, reason := t.judge(a, err)
+		out = outcome{a.resp, &q, a.sent || t.maybe, a.mode != wire.ModeOpen}
 		if !again {
-			if errors.Is(ctx.Err(), context.Canceled) && sent {
+			if errors.Is(ctx.Err(), context.Canceled) && a.sent && a.mode != wire.ModeOpen {
 				r.cancelCall(&q)
 			}
-			if t.maybe && err == nil && resp.Reason == wire.ReasonEpoch || errors.Is(err, errOtherEpoch) {
+			if t.maybe && err == nil && a.resp.Reason == wire.ReasonEpoch || errors.Is(err, errOtherEpoch) {
 				err = newError(ErrOutcomeUnknown, "the peer has restarted or forgotten since the first attempt; whether the call ran is not known")
 			}
-			if t.maybe && err == nil && ofAttempt(resp) {
+			if t.maybe && err == nil && ofAttempt(a.resp) {
 				err = errAttemptRefused
 			}
-			return resp, &q, sent || t.maybe, err
+			return out, err
 		}
 		r.node.log.Info("call is tried again", "peer", r.name, "method", p.Method, "attempt", t.attempts+1, "reason", reason)
 		if !sleep(ctx, pause/2+rand.N(pause)) {
-			return nil, nil, t.maybe, ctx.Err()
+			out.sent = t.maybe
+			return out, ctx.Err()
 		}
 	}
 }
@@ -113,9 +122,9 @@ func sleep(ctx context.Context, d time.Duration) bool {
 
 // judge decides whether one more attempt makes sense, and mends what the last
 // one was refused for.
-func (t *retry) judge(resp *wire.Packet, sent bool, err error) (again bool, reason string) {
-	proof := t.remote.mode() != wire.ModeOpen
-	if !proof || t.call.Kind == wire.OneWay || t.attempts >= maxAttempts {
+func (t *retry) judge(a attempted, err error) (again bool, reason string) {
+	resp, sent := a.resp, a.sent
+	if a.mode == wire.ModeOpen || t.call.Kind == wire.OneWay || t.attempts >= maxAttempts {
 		t.maybe = t.maybe || sent && err != nil
 		return false, ""
 	}
@@ -139,7 +148,7 @@ func (t *retry) judge(resp *wire.Packet, sent bool, err error) (again bool, reas
 		}
 		t.refused = true
 		if e != nil && e.Status == ErrSecretKeyInvalid {
-			t.remote.dropSession()
+			t.remote.dropSession(a.under)
 		}
 		return true, err.Error()
 	}
@@ -183,18 +192,19 @@ func (t *retry) judgeAnswer(resp *wire.Packet) (again bool, reason string) {
 	return false, ""
 }
 
-func (r *remote) dropSession() {
+// dropSession forgets the session that an attempt was refused under, unless
+// another call has agreed on a new one already.
+func (r *remote) dropSession(s *clientSession) {
 	r.mu.Lock()
-	r.session = nil
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	if r.session == s {
+		r.session = nil
+	}
 }
 
 // cancelCall tells the peer that nobody waits for a call any more. An exchange
 // that merely breaks does not: the caller may come again.
 func (r *remote) cancelCall(q *wire.Packet) {
-	if r.mode() == wire.ModeOpen {
-		return
-	}
 	n := r.node
 	n.spawn(func() {
 		ctx, cancel := context.WithTimeout(r.ctx, 2*time.Second)
@@ -206,32 +216,32 @@ func (r *remote) cancelCall(q *wire.Packet) {
 // transact brings a request over the connection of now. With a call key of the
 // caller's it is sent again over the next connection if this one is lost; the
 // library never does so without one (PROTOCOL §8).
-func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) (resp, req *wire.Packet, sent bool, err error) {
+func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) (out outcome, err error) {
 	var epoch wire.Nonce
 	keyed := !p.CallKey.IsZero() && r.mode() != wire.ModeOpen
 	if keyed {
 		if epoch, err = r.keyed.first(p.CallKey); err != nil {
-			return nil, nil, false, err
+			return out, err
 		}
 	}
 	maybe := !epoch.IsZero()
 	for {
 		l, err := r.ready(ctx)
 		if err != nil {
-			return nil, nil, maybe, err
+			return outcome{sent: maybe}, err
 		}
 		q := *p
 		if maybe {
 			if q.Nonce, err = r.node.nonce(); err != nil {
-				return nil, nil, true, err
+				return outcome{sent: true}, err
 			}
 			if l.peerEpoch != epoch && !repeatable {
-				return nil, nil, true, newError(ErrOutcomeUnknown, "the peer has restarted or forgotten since the first attempt; whether the call ran is not known")
+				return outcome{sent: true}, newError(ErrOutcomeUnknown, "the peer has restarted or forgotten since the first attempt; whether the call ran is not known")
 			}
 		}
 		resp, sent, err := l.transact(ctx, &q)
 		if err == nil && maybe && ofAttempt(resp) {
-			return nil, nil, true, errAttemptRefused
+			return outcome{sent: true}, errAttemptRefused
 		}
 		if sent && !maybe {
 			epoch, maybe = l.peerEpoch, true
@@ -243,10 +253,10 @@ func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) 
 			continue // the connection was replaced in between; nothing was sent
 		}
 		if err == nil || p.CallKey.IsZero() || p.Kind != wire.Request || l.send == nil || !l.ended() || ctx.Err() != nil {
-			return resp, &q, maybe, err
+			return outcome{resp, &q, maybe, l.send != nil}, err
 		}
 		if !sleep(ctx, firstPause/2) {
-			return nil, nil, maybe, ctx.Err()
+			return outcome{sent: maybe}, ctx.Err()
 		}
 	}
 }

@@ -27,6 +27,7 @@ var (
 	refuseUnsealed = refuse(ErrSecretKeyInvalid, 0, "key agreement required, or the sealed message does not open")
 	refuseClosing  = refuse(ErrDenialOfService, 0, "shutting down")
 	refuseBusy     = refuse(ErrDenialOfService, 0, "too busy; try again later")
+	refuseEpoch    = refuse(ErrReplayAttack, wire.ReasonEpoch, "the packet belongs to another epoch of this node")
 	refuseRate     = refuse(ErrTooManyRequests, 0, "too many handshakes from this address; try again later")
 	refuseMany     = refuse(ErrTooManyRequests, 0, "too many requests at one time")
 )
@@ -65,7 +66,11 @@ func (n *OWTPNode) run(ctx context.Context, peer *Peer, p *wire.Packet, signed b
 // claimed makes a call's record and lets it in, in this order: what is refused
 // after it was proved must not run later because somebody recorded it. It
 // returns the answer of everything that is not to run.
-func (n *OWTPNode) claimed(ctx context.Context, peer *Peer, p *wire.Packet, admit func() *refusal) (*claim, *wire.Packet) {
+//
+// Where others share the store, the epoch is read once more after that: if the
+// store was flushed, the record of an earlier copy is gone and so is the epoch
+// that the packet belongs to, whatever was remembered of it.
+func (n *OWTPNode) claimed(ctx context.Context, peer *Peer, p *wire.Packet, epoch wire.Nonce, admit func() *refusal) (*claim, *wire.Packet) {
 	c, reply, refused := n.claimCall(ctx, peer.id, p)
 	switch {
 	case refused != nil:
@@ -73,11 +78,29 @@ func (n *OWTPNode) claimed(ctx context.Context, peer *Peer, p *wire.Packet, admi
 	case reply != nil:
 		return nil, reply
 	}
-	if r := admit(); r != nil {
+	r := n.epochStands(ctx, epoch)
+	if r == nil {
+		r = admit()
+	}
+	if r != nil {
 		n.settle(c, nil, false)
 		return nil, r.response(p)
 	}
 	return c, nil
+}
+
+func (n *OWTPNode) epochStands(ctx context.Context, epoch wire.Nonce) *refusal {
+	if !n.state.store.Traits().Shared {
+		return nil
+	}
+	now, err := n.state.readEpoch(ctx)
+	switch {
+	case err != nil:
+		return n.storeRefusal(err)
+	case now != epoch:
+		return refuseEpoch
+	}
+	return nil
 }
 
 // runClaimed is run for the first packet under a call key; further attempts get

@@ -53,10 +53,25 @@ func (st *state) addSession(ctx context.Context, s *secure.Session, retires []by
 	}
 	st.halfOpen[string(s.ID)] = struct{}{}
 	st.mu.Unlock()
-	if out != "" {
+	if out != "" && !st.confirmedElsewhere(ctx, []byte(out)) {
 		st.endSession(ctx, []byte(out))
 	}
 	return st.writeSession(ctx, &heldSession{Session: s, retires: retires, expires: st.now().Add(life)}, life)
+}
+
+// confirmedElsewhere reports whether another replica has seen the initiator's
+// finish of a session that is half open here.
+func (st *state) confirmedElsewhere(ctx context.Context, id []byte) bool {
+	if !st.store.Traits().Shared {
+		return false
+	}
+	got, err := st.get(ctx, purposeSession, st.sessionKey(id))
+	if err != nil {
+		return false
+	}
+	defer clear(got.value)
+	rec, err := wire.ParseSessionRecord(got.value)
+	return err == nil && rec.InitiatorMAC == nil
 }
 
 func (st *state) writeSession(ctx context.Context, h *heldSession, life time.Duration) error {
@@ -90,13 +105,14 @@ func (st *state) session(ctx context.Context, own identity.ID, id []byte) (*held
 	h := st.sessions[string(id)]
 	if h != nil && now.After(h.expires) {
 		delete(st.sessions, string(id))
+		delete(st.halfOpen, string(id))
 		h = nil
 	}
 	st.mu.Unlock()
 	if h != nil && (!st.store.Traits().Shared || now.Sub(h.read) < cacheAge) {
 		return h, nil
 	}
-	plain, _, err := st.get(ctx, purposeSession, st.sessionKey(id))
+	got, err := st.get(ctx, purposeSession, st.sessionKey(id))
 	if errors.Is(err, session.ErrNotFound) {
 		st.dropHeld(id)
 		return nil, errUnknownSession
@@ -104,8 +120,8 @@ func (st *state) session(ctx context.Context, own identity.ID, id []byte) (*held
 	if err != nil {
 		return nil, err
 	}
-	defer clear(plain)
-	rec, err := wire.ParseSessionRecord(plain)
+	defer clear(got.value)
+	rec, err := wire.ParseSessionRecord(got.value)
 	if err != nil {
 		return nil, err
 	}
@@ -133,6 +149,9 @@ func (st *state) confirm(ctx context.Context, h *heldSession, finish []byte, lif
 		return nil
 	}
 	if err := h.Confirm(finish); err != nil {
+		// Whoever sealed this knows the keys and still cannot prove who it
+		// is: one try is all it gets.
+		st.endSession(ctx, h.ID)
 		return err
 	}
 	// A new value, since others may be reading the old one.
@@ -180,6 +199,7 @@ func (st *state) endSession(ctx context.Context, id []byte) {
 func (st *state) dropHeld(id []byte) {
 	st.mu.Lock()
 	delete(st.sessions, string(id))
+	delete(st.halfOpen, string(id))
 	st.mu.Unlock()
 }
 

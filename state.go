@@ -94,16 +94,23 @@ func (st *state) close() {
 	}
 }
 
-func (st *state) get(ctx context.Context, purpose, key string) ([]byte, uint64, error) {
+// A stored value is what lies under a key, opened.
+type stored struct {
+	value   []byte
+	version uint64
+	ttl     time.Duration // what is left of it
+}
+
+func (st *state) get(ctx context.Context, purpose, key string) (stored, error) {
 	rec, err := st.store.Get(ctx, key)
 	if err != nil {
-		return nil, 0, err
+		return stored{}, err
 	}
 	value, err := st.vault.Open(purpose, key, rec.Value)
 	if err != nil {
-		return nil, 0, fmt.Errorf("%w: purpose %s", err, purpose)
+		return stored{}, fmt.Errorf("%w: purpose %s", err, purpose)
 	}
-	return value, rec.Version, nil
+	return stored{value, rec.Version, rec.TTL}, nil
 }
 
 // recordsPerPeer is the most call records that one peer has at one time: half of
@@ -188,6 +195,12 @@ func (st *state) epoch(ctx context.Context) (wire.Nonce, error) {
 	if fresh {
 		return is, nil
 	}
+	return st.readEpoch(ctx)
+}
+
+// readEpoch asks the store, whatever is remembered of it.
+func (st *state) readEpoch(ctx context.Context) (wire.Nonce, error) {
+	c := &st.epochs
 	key := st.base + "epoch"
 	var drawn wire.Nonce
 	if _, err := io.ReadFull(st.rand, drawn[:]); err != nil {
@@ -197,14 +210,14 @@ func (st *state) epoch(ctx context.Context) (wire.Nonce, error) {
 	if _, err := st.insert(ctx, purposeEpoch, key, drawn[:], 0); err != nil {
 		return drawn, err
 	}
-	value, _, err := st.get(ctx, purposeEpoch, key)
+	got, err := st.get(ctx, purposeEpoch, key)
 	if err != nil {
 		return drawn, err
 	}
-	if len(value) != len(drawn) {
+	if len(got.value) != len(drawn) {
 		return drawn, secure.ErrRecord
 	}
-	is = wire.Nonce(value)
+	is := wire.Nonce(got.value)
 	c.mu.Lock()
 	c.is, c.seen = is, st.now()
 	c.mu.Unlock()
@@ -213,17 +226,17 @@ func (st *state) epoch(ctx context.Context) (wire.Nonce, error) {
 
 // binding returns the ID that an alias is bound to, or the zero ID.
 func (st *state) binding(ctx context.Context, alias string) (identity.ID, error) {
-	value, _, err := st.get(ctx, purposeBinding, st.bindKey(alias))
+	got, err := st.get(ctx, purposeBinding, st.bindKey(alias))
 	if errors.Is(err, session.ErrNotFound) {
 		return identity.ID{}, nil
 	}
 	if err != nil {
 		return identity.ID{}, err
 	}
-	if len(value) != identity.IDSize {
+	if len(got.value) != identity.IDSize {
 		return identity.ID{}, secure.ErrRecord
 	}
-	return identity.ID(value), nil
+	return identity.ID(got.value), nil
 }
 
 // bind binds an alias unless it is bound, and returns what it is bound to then.

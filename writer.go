@@ -28,13 +28,15 @@ const (
 	maxBatch = 64 << 10
 	// controlRoom is how many more octets control packets may take.
 	controlRoom = 64 << 10
+	// packetCost is what a queued packet costs beside its octets.
+	packetCost = 64
 )
 
 // push queues a packet and waits for room if it must.
 func (w *writer) push(ctx context.Context, l *link, b []byte) error {
 	for {
 		w.mu.Lock()
-		if w.octets == 0 || w.octets+len(b) <= l.node.cfg.Limits.MaxQueued {
+		if w.octets == 0 || w.octets+len(b)+packetCost <= l.node.cfg.Limits.MaxQueued {
 			return w.add(l, b)
 		}
 		if w.space == nil {
@@ -56,7 +58,11 @@ func (w *writer) push(ctx context.Context, l *link, b []byte) error {
 // it reads is cut off.
 func (w *writer) pushNow(l *link, b []byte) error {
 	w.mu.Lock()
-	if w.octets+len(b) > l.node.cfg.Limits.MaxQueued+controlRoom {
+	most := controlRoom // nothing else makes an unproved peer's queue long
+	if l.send != nil {
+		most += l.node.cfg.Limits.MaxQueued
+	}
+	if w.octets+len(b)+packetCost > most && w.octets > 0 {
 		w.mu.Unlock()
 		return errSlowPeer
 	}
@@ -71,8 +77,13 @@ func (w *writer) add(l *link, b []byte) error {
 		w.mu.Unlock()
 		return context.Cause(l.ctx)
 	}
+	// Ten thousand strangers who do not read what they ask for share a budget.
+	if l.send == nil && !l.node.unread.Take(len(b)+packetCost) {
+		w.mu.Unlock()
+		return errSlowPeer
+	}
 	w.queue = append(w.queue, b)
-	w.octets += len(b)
+	w.octets += len(b) + packetCost
 	start := !w.writing
 	w.writing = true
 	w.mu.Unlock()
@@ -84,7 +95,7 @@ func (w *writer) add(l *link, b []byte) error {
 
 // take removes the next batch, or reports that there is none and the writer is
 // done.
-func (w *writer) take(batch [][]byte) [][]byte {
+func (w *writer) take(l *link, batch [][]byte) [][]byte {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	size, n := 0, 0
@@ -100,7 +111,10 @@ func (w *writer) take(batch [][]byte) [][]byte {
 	if w.queue = w.queue[n:]; len(w.queue) == 0 {
 		w.queue = nil
 	}
-	w.octets -= size
+	w.octets -= size + n*packetCost
+	if l.send == nil {
+		l.node.unread.Give(size + n*packetCost)
+	}
 	if n == 0 {
 		w.writing = false
 		if w.idle != nil {
@@ -121,7 +135,7 @@ func (w *writer) run(l *link) {
 	defer buffers.Put(buf)
 	for {
 		l.pace()
-		if batch = w.take(batch); len(batch) == 0 {
+		if batch = w.take(l, batch); len(batch) == 0 {
 			return
 		}
 		message, err := l.record((*buf)[:0], batch)
