@@ -25,6 +25,7 @@ type gate struct {
 	mu     sync.Mutex
 	due    map[string]time.Time // when a source's allowance is full again
 	proved map[string]time.Time // since when, by source
+	inside map[string]int       // that work or wait now, by network
 }
 
 const (
@@ -45,7 +46,7 @@ func newGate(l Limits) gate {
 		strangers: newBudget(l.MaxHandshakes, l.MaxHandshakeQueue),
 		known:     newBudget(2*l.MaxHandshakes, l.MaxHandshakeQueue),
 		rate:      l.MaxHandshakeRate,
-		due:       make(map[string]time.Time), proved: make(map[string]time.Time),
+		due:       make(map[string]time.Time), proved: make(map[string]time.Time), inside: make(map[string]int),
 	}
 }
 
@@ -80,10 +81,39 @@ func (g *gate) enter(ctx context.Context, remote string, id identity.ID, configu
 	if !known && !g.allow(network(remote), g.rate) || !g.allow(from, g.rate) {
 		return nil, errRate
 	}
+	// One address has a quarter of a queue, however many keys it has proved.
+	if from = network(remote); b == &g.known {
+		from = "known\x00" + from
+	}
+	if !g.step(from, int(b.queue)/4+1) {
+		return nil, errBusy
+	}
 	if err := b.take(ctx); err != nil {
+		g.leave(from)
 		return nil, err
 	}
-	return b.give, nil
+	return func() {
+		b.give()
+		g.leave(from)
+	}, nil
+}
+
+func (g *gate) step(from string, most int) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.inside[from] >= most {
+		return false
+	}
+	g.inside[from]++
+	return true
+}
+
+func (g *gate) leave(from string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.inside[from]--; g.inside[from] <= 0 {
+		delete(g.inside, from)
+	}
 }
 
 // allow takes one from a source's allowance of so many a second.
