@@ -1,5 +1,5 @@
 # Each target is one line into scripts/, so that people, CI and this file do the same.
-.PHONY: help demo test bench fuzz lint build
+.PHONY: help demo test bench fuzz soak lint build
 SHELL := /bin/bash
 
 help: ## this list
@@ -16,6 +16,9 @@ bench: ## calls a second, latency and allocations, for every mode
 
 fuzz: ## fuzz every target, FUZZ_TIME=1m each
 	@scripts/fuzz.sh
+
+soak: ## faults, renewal and floods for long; SOAK_CALLS, SOAK_RENEW, SOAK_ONLY
+	@scripts/soak.sh
 
 lint: ## format, vet, go.mod, leak checks, layers, shell scripts
 	@scripts/lint.sh

@@ -58,7 +58,7 @@ step "fuzzing, $FUZZ_TIME each" check_fuzz "${modules[@]}"
 while IFS= read -r line; do
 	left_out+=("$line")
 done < <(grep '^not fuzzed: ' "$log" || true)
-left_out+=("long fuzzing (make fuzz)" "benchmarks (make bench)")
+left_out+=("long fuzzing (make fuzz)" "long faults and floods (make soak)" "benchmarks (make bench)")
 
 printf '\n=== summary, %d s, %s, %d modules\n' "$SECONDS" "$(go env GOVERSION)" "${#modules[@]}"
 printf 'ran:     %s\n' "${passed[@]}"

@@ -1,0 +1,177 @@
+package owtp
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"runtime"
+	"time"
+
+	"github.com/owtp-go/owtp/identity"
+	"github.com/owtp-go/owtp/internal/secure"
+	"github.com/owtp-go/owtp/internal/wire"
+)
+
+// What the tests of faults need to see, or to move, inside a node.
+
+const (
+	RecordLease       = lease
+	MaxKeptReply      = maxKeptReply
+	MaxWaitersPerPeer = maxWaitersPerPeer
+	MaxHalfOpen       = maxHalfOpen
+	ProofAge          = proofAge
+	ClockSlack        = clockSlack
+)
+
+// NewAt is New with a clock of the test's.
+func NewAt(cfg NodeConfig, now func() time.Time) (*OWTPNode, error) {
+	cfg, err := cfg.withDefaults(runtime.GOMAXPROCS(0))
+	if err != nil {
+		return nil, err
+	}
+	return newNode(cfg, rand.Reader, now)
+}
+
+// AgeProofs makes all proofs that this caller has got older.
+func (n *OWTPNode) AgeProofs(by time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, r := range n.remotes {
+		r.mu.Lock()
+		r.proof.at = r.proof.at.Add(-by)
+		r.mu.Unlock()
+	}
+}
+
+// Waiting is how many further attempts wait for calls that run here.
+func (n *OWTPNode) Waiting() int {
+	n.claims.waiters.mu.Lock()
+	defer n.claims.waiters.mu.Unlock()
+	return n.claims.waiters.inUse.n
+}
+
+// RenewLeases does what the sweep does in its time.
+func (n *OWTPNode) RenewLeases() { n.renewLeases() }
+
+// RefuseAll makes the node refuse requests, as Shutdown does, and go on.
+func (n *OWTPNode) RefuseAll() { n.closing.Store(true) }
+
+// StoreEpoch is the epoch that the node tells its callers now.
+func (n *OWTPNode) StoreEpoch(ctx context.Context) ([16]byte, error) { return n.state.epoch(ctx) }
+
+// Held counts what strangers and peers make a node remember.
+func (n *OWTPNode) Held() (links, halfOpen, sessions, requests int) {
+	n.mu.Lock()
+	links = len(n.links)
+	n.mu.Unlock()
+	n.state.mu.Lock()
+	halfOpen, sessions = len(n.state.halfOpen), len(n.state.sessions)
+	n.state.mu.Unlock()
+	n.running.mu.Lock()
+	defer n.running.mu.Unlock()
+	return links, halfOpen, sessions, n.running.inUse.n
+}
+
+// ForgetSessions ends all agreed sessions on the server's side.
+func (n *OWTPNode) ForgetSessions() {
+	n.state.mu.Lock()
+	var all []string
+	for id := range n.state.sessions {
+		all = append(all, id)
+	}
+	n.state.mu.Unlock()
+	for _, id := range all {
+		n.state.endSession(context.Background(), []byte(id))
+	}
+}
+
+// FloodHalfOpen stores so many half-open sessions, as hellos over HTTP do, all
+// made from one handshake because what counts is their number.
+func (n *OWTPNode) FloodHalfOpen(count int) error {
+	key, err := identity.GenerateKey(rand.Reader)
+	if err != nil {
+		return err
+	}
+	local := secure.Local{Key: key, Rand: rand.Reader}
+	_, hello, err := secure.Start(local, secure.Offer{Transport: 1, Mode: wire.ModeSealed, Epoch: wire.Nonce{1}, Suites: []*secure.Suite{secure.SM4}})
+	if err != nil {
+		return err
+	}
+	_, body, err := wire.ParseHeader(hello)
+	if err != nil {
+		return err
+	}
+	h, err := wire.ParseHello(body)
+	if err != nil {
+		return err
+	}
+	id, err := n.state.newSessionID()
+	if err != nil {
+		return err
+	}
+	_, s, err := secure.Respond(n.local, h, body, secure.Reply{Session: id, Lifetime: 1000, Epoch: wire.Nonce{2}, Suites: secure.Suites()})
+	if err != nil {
+		return err
+	}
+	for range count {
+		one := *s
+		if one.ID, err = n.state.newSessionID(); err != nil {
+			return err
+		}
+		if err := n.state.addSession(context.Background(), &one, nil, time.Minute); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SessionSecrets are the traffic secrets of all sessions over HTTP that a node
+// holds, as caller and as server.
+func (n *OWTPNode) SessionSecrets() (secrets [][]byte) {
+	add := func(s *secure.Session) {
+		r := s.Record()
+		secrets = append(secrets, append([]byte(nil), r.Send...), append([]byte(nil), r.Receive...))
+	}
+	n.mu.Lock()
+	for _, r := range n.remotes {
+		r.mu.Lock()
+		if r.session != nil {
+			add(r.session.Session)
+		}
+		r.mu.Unlock()
+	}
+	n.mu.Unlock()
+	n.state.mu.Lock()
+	defer n.state.mu.Unlock()
+	for _, h := range n.state.sessions {
+		add(h.Session)
+	}
+	return secrets
+}
+
+// ReplaceLinks makes a new connection in place of each that this node dialled.
+func (n *OWTPNode) ReplaceLinks() (err error) {
+	n.mu.Lock()
+	links := n.allLinks()
+	n.mu.Unlock()
+	for _, l := range links {
+		if l.remote != nil {
+			err = errors.Join(err, l.remote.swap(l))
+		}
+	}
+	return err
+}
+
+// AskForRenewal sends the question for a new connection on all that were
+// accepted, also where it comes too late.
+func (n *OWTPNode) AskForRenewal() {
+	n.mu.Lock()
+	links := n.allLinks()
+	n.mu.Unlock()
+	for _, l := range links {
+		if l.remote == nil {
+			l.renewing.Store(true)
+			l.control(&wire.Packet{Kind: wire.GoingAway, Reason: wire.ReasonRenew})
+		}
+	}
+}
