@@ -234,7 +234,7 @@ func seedPorts(t *testing.T) {
 			time.Sleep(50 * time.Millisecond)
 		}
 		if err != nil {
-			t.Skipf("the samples' port %s is not free on this machine: %v", port, err)
+			t.Fatalf("the samples' port %s is not free on this machine: %v", port, err)
 		}
 	}
 }

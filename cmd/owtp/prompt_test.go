@@ -41,13 +41,13 @@ func newTypist(t *testing.T, args ...string) *typist {
 	// testscript.Main runs the tool when the test binary is called by its name.
 	tool := filepath.Join(t.TempDir(), "owtp")
 	if err := os.Symlink(self, tool); err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	cmd := exec.Command(tool, args...)
 	cmd.Env = append(os.Environ(), "HOME="+t.TempDir(), "GORACE="+quickRace)
 	master, slave, err := pty.Open()
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
@@ -202,7 +202,7 @@ func TestInterruptedPrompt(t *testing.T) {
 func TestTerminalLayout(t *testing.T) {
 	master, slave, err := pty.Open()
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	defer master.Close()
 	defer slave.Close()
