@@ -116,10 +116,6 @@ func renewRound(t *testing.T, w way, limits owtp.Limits, callers int, length tim
 	must(t, s.host.HandleFunc("echo", echo))
 	must(t, s.client.HandleFunc("echo", echo))
 	s.connect(t)
-	var before int
-	if o, _ := hostLog.counts(); o > 1 {
-		before = o - 1 // from open to proved
-	}
 	var failed, done atomic.Int64
 	stop := time.Now().Add(length)
 	var wg sync.WaitGroup
@@ -162,8 +158,9 @@ func renewRound(t *testing.T, w way, limits owtp.Limits, callers int, length tim
 	}
 	hostOpened, hostClosed := hostLog.counts()
 	clientOpened, clientClosed := clientLog.counts()
-	// The first connection is open if the agreement comes later.
-	if hostOpened-before != 1 || clientOpened > 2 || hostClosed > 1 || clientClosed > 1 {
+	// The first connection is open if the agreement comes later; then one peer
+	// goes and another comes, and that is all however often keys are renewed.
+	if hostOpened < 1 || hostOpened > 2 || clientOpened > 2 || hostClosed > 1 || clientClosed > 1 {
 		t.Errorf("handlers ran: %d opened and %d closed at the host, %d and %d at the client", hostOpened, hostClosed, clientOpened, clientClosed)
 	}
 	must(t, s.client.Close())
