@@ -120,10 +120,23 @@ check_tests() {
 		if ((rc == 0)) && ! grep -E '^ok[[:space:]]' "$out" | grep -qv 'no tests to run'; then
 			fail "$module: no test ran" || rc=$?
 		fi
-		((rc == 0)) || bad=1
+		((rc == 0)) || once_more "$module" "$out" || bad=1
 	done
 	rm -f "$out"
 	return "$bad"
+}
+
+# once_more MODULE OUTPUT: tests of real sockets and clocks on a crowded machine
+# may fail once for want of time. Up to three that failed run twice more, and
+# must pass both times; they are named so that somebody looks. A race, a panic, a
+# leak or a build that fails gets no second chance.
+once_more() {
+	local names
+	! grep -qE 'DATA RACE|^panic:|goroutine|build failed|setup failed' "$2" || return 1
+	names=$(sed -nE 's/^--- FAIL: (Test[A-Za-z0-9_]+) .*/\1/p' "$2" | sort -u)
+	[[ -n $names ]] && (($(wc -l <<<"$names") <= 3)) || return 1
+	go -C "$1" test -race -count=2 -timeout "$TEST_TIMEOUT" -run "^($(paste -sd '|' <<<"$names"))\$" ./... || return 1
+	printf 'unsteady, failed once and passed twice after that: %s\n' "${names//$'\n'/ }"
 }
 
 # fuzz_targets prints "module package function", one a line.
