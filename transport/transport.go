@@ -68,10 +68,11 @@ type Message struct {
 	Data []byte
 
 	// The rest is for message queues; other transports leave it zero.
-	To          string        // queue that this message goes to; "" is the dialled one
-	ReplyTo     string        // queue that the answer goes to
-	Expires     time.Duration // the broker may drop the message after this time; 0 never
+	To          string        // queue that this message goes to; "" is the dialled one, of an answer the request's ReplyTo. Of a received one: where it came from
+	ReplyTo     string        // queue that the sender wants the answer in; of a received message only
+	Expires     time.Duration // the broker may drop the message after this time; 0 is when the sender's context ends
 	Redelivered bool          // the broker says that it may have delivered it before
+	OneWay      bool          // nobody answers: Exchange returns once the broker has taken it
 }
 
 // A Conn is a duplex connection that keeps the borders and the order of
@@ -170,6 +171,41 @@ type ExchangeDialer interface {
 	DialExchange(ctx context.Context, cfg Config) (Exchanger, error)
 }
 
+// An Endpoint is a node's place at a message broker. It publishes to the queues
+// of others and consumes its own, and restores both after the connection or the
+// broker was away. Exchange fails meanwhile with ErrNotSent.
+type Endpoint interface {
+	Exchanger
+	Listener // Shutdown ends the consuming of requests; answers still come in
+	Queues() Queues
+}
+
+// Queues are the names of an endpoint's own queues, the same for its whole
+// life. They go into hellos and requests, where they are signed.
+type Queues struct {
+	Shared string // the node's, which all its replicas consume; "" if it was not asked for
+	Own    string // of this endpoint only: requests for this very process; "" without a handler
+	Reply  string // of this endpoint only: answers to what it has sent
+}
+
+// A Broker is a Transport over a message broker. Listen is Open with a handler
+// and a shared queue.
+type Broker interface {
+	Transport
+	// Open connects and declares queues: the shared one if cfg.ReadQueueName
+	// names one, an own one if h is not nil, and a reply queue. Requests from
+	// the first two are given to h.ServeExchange.
+	Open(ctx context.Context, cfg Config, h Handler) (Endpoint, error)
+}
+
+// Names of queues that an endpoint makes for itself begin so, and go on with
+// Config.Name, a dot and random letters. An answer to a request that nobody has
+// proved goes to a queue of the first kind only.
+const (
+	ReplyQueuePrefix = "owtp.reply."
+	OwnQueuePrefix   = "owtp.own."
+)
+
 // Config is what a transport needs to know of one listener or one peer. The
 // node fills every number; a transport has no defaults of its own.
 type Config struct {
@@ -192,9 +228,13 @@ type Config struct {
 	AllowedHosts   []string       // further Host names on a loopback listener
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
 
-	// For message queues.
+	// For message queues. Address is a URL without user and password.
 	Account, Password, Exchange   string
 	WriteQueueName, ReadQueueName string
+	Name                          string        // of the node, in names of queues and connections: letters and digits
+	MaxDeliveries                 int           // requests of the broker's that are in the handler's hands at one time
+	MaxQueueLength                int           // messages in the shared queue; more are refused with 503
+	MaxQueueTime                  time.Duration // that a message may lie in a queue
 
 	Logger *slog.Logger // never nil
 }
