@@ -217,9 +217,6 @@ func (s *stage) restart(t testing.TB) *owtp.OWTPNode {
 
 func TestReconnectAfterTheServerRestarts(t *testing.T) {
 	for _, w := range allWays() {
-		if w.connect == owtp.HTTP && w.suite != "" {
-			continue // within 30 s of the last answer that is 504: TestSealedHTTPAfterARestart
-		}
 		t.Run(w.String(), func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t, w, func(_, c *owtp.NodeConfig) { c.Limits.MaxReconnectDelay = 100 * time.Millisecond })
@@ -247,22 +244,6 @@ func TestReconnectAfterTheServerRestarts(t *testing.T) {
 			}
 		})
 	}
-}
-
-// A sealed call over HTTP that a restarted server cannot open ends 504: nobody
-// proved that it did not run. The next one agrees anew.
-func TestSealedHTTPAfterARestart(t *testing.T) {
-	s := newStage(t, way{owtp.HTTP, false, "aes"})
-	must(t, s.host.HandleFunc("echo", echo))
-	s.connect(t)
-	answer(t, s.client, "testhost", "echo", 1)
-	must(t, s.host.Close())
-	s.restart(t)
-	_, err := s.client.CallSync("testhost", "echo", 2)
-	if err != nil {
-		wantStatus(t, err, owtp.ErrOutcomeUnknown)
-	}
-	answer(t, s.client, "testhost", "echo", 3)
 }
 
 // Another server at the same address is not the peer, and calls to it end.

@@ -43,6 +43,11 @@ func (n *OWTPNode) AgeProofs(by time.Duration) {
 	}
 }
 
+// ProofIsStale reports whether the next call to a peer asks for a proof first.
+func (n *OWTPNode) ProofIsStale(name string) bool {
+	return !n.remoteOf(name).provedWithin(ProofAge)
+}
+
 // Waiting is how many further attempts wait for calls that run here.
 func (n *OWTPNode) Waiting() int {
 	n.claims.waiters.mu.Lock()

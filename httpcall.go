@@ -17,6 +17,7 @@ type proofState struct {
 	key    *identity.PublicKey
 	epoch  wire.Nonce
 	at     time.Time     // of the last answer that was proved
+	ended  uint64        // connections that had ended by then
 	offset time.Duration // of the peer's clock, once it has refused ours
 }
 
@@ -29,8 +30,17 @@ type clientSession struct {
 
 // proofAge is how old the last proved answer may be before a caller asks for
 // another proof first, so that an ordinary restart of the peer is noticed while
-// nothing is at stake (PROTOCOL §8).
+// nothing is at stake (PROTOCOL §8). The same is done after a failed exchange
+// and after a connection has ended, as those of a peer that restarts do.
 const proofAge = 30 * time.Second
+
+// ended counts the connections to the peer that have ended.
+func (r *remote) ended() uint64 {
+	if w, ok := r.exch.(transport.Watcher); ok {
+		return w.Ended()
+	}
+	return 0
+}
 
 // proved makes sure that the peer has proved itself within age; 0 asks anew.
 func (r *remote) proved(ctx context.Context, age time.Duration) error {
@@ -51,7 +61,7 @@ func (r *remote) proved(ctx context.Context, age time.Duration) error {
 func (r *remote) provedWithin(age time.Duration) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return age > 0 && r.proof.key != nil && time.Since(r.proof.at) < age
+	return age > 0 && r.proof.key != nil && time.Since(r.proof.at) < age && r.proof.ended == r.ended()
 }
 
 // agreed returns a session that is fresh enough, and agrees on one if there is
@@ -116,6 +126,7 @@ func (r *remote) shake(ctx context.Context, suites []*secure.Suite, mode wire.Mo
 	if o.Epoch, err = n.state.epoch(ctx); err != nil {
 		return nil, newError(ErrDenialOfService, "the store cannot give the epoch: %w", err)
 	}
+	ended := r.ended()
 	proof, s, err := n.shakeHands(ctx, o, exchangeWith(r.exch))
 	if err != nil {
 		return nil, err
@@ -125,7 +136,7 @@ func (r *remote) shake(ctx context.Context, suites []*secure.Suite, mode wire.Mo
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.proof.key, r.proof.epoch, r.proof.at = proof.Key, proof.Epoch, time.Now()
+	r.proof.key, r.proof.epoch, r.proof.at, r.proof.ended = proof.Key, proof.Epoch, time.Now(), ended
 	if s == nil {
 		return nil, nil
 	}
@@ -197,6 +208,7 @@ func (r *remote) attempt(ctx context.Context, p *wire.Packet, bound wire.Nonce) 
 	answer, err := r.exch.Exchange(ctx, m)
 	if err != nil {
 		a.sent = !errors.Is(err, transport.ErrNotSent)
+		r.doubt()
 		return a, err
 	}
 	a.sent = true
@@ -207,6 +219,13 @@ func (r *remote) attempt(ctx context.Context, p *wire.Packet, bound wire.Nonce) 
 		r.mu.Unlock()
 	}
 	return a, err
+}
+
+// doubt makes the next call ask for a proof first: the peer has not answered.
+func (r *remote) doubt() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.proof.at = time.Time{}
 }
 
 func (r *remote) encode(p *wire.Packet, s *clientSession) (transport.Message, error) {

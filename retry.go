@@ -168,11 +168,17 @@ func (t *retry) judgeAnswer(resp *wire.Packet) (again bool, reason string) {
 	defer r.mu.Unlock()
 	switch resp.Reason {
 	case wire.ReasonEpoch:
-		if t.maybe && !t.repeatable || resp.Epoch.IsZero() {
+		// The peer of now has not run this packet and never will. What the one
+		// before it did, or a replica with a store of its own, it cannot
+		// know: somebody may have delivered the packet to that one first.
+		t.maybe = true
+		if resp.Epoch.IsZero() {
 			return false, ""
 		}
-		// Proved: this attempt has not run and never will.
 		r.proof.epoch, r.session = resp.Epoch, nil
+		if !t.repeatable {
+			return false, ""
+		}
 		t.epoch, t.repaired = wire.Nonce{}, resp.Reason
 		return true, "the peer has a new epoch"
 	case wire.ReasonClock:

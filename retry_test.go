@@ -743,6 +743,58 @@ func TestRetryIdleCallerNoticesARestart(t *testing.T) {
 	})
 }
 
+// Somebody in between delivers a request, keeps its answer, and delivers the
+// same request again to the server that has restarted meanwhile. That one says,
+// under its proof, that the packet belongs to another epoch; it cannot know what
+// its predecessor did, and so the call must not be sent again.
+func TestAttackDeliverAcrossRestart(t *testing.T) {
+	each(t, []medium{overHTTP}, proofModes, func(t *testing.T, m medium, g guard) {
+		for _, repeatable := range []bool{false, true} {
+			r := retryRig(t, m, g, owtp.NodeConfig{})
+			r.mustPay("warm")
+			again := newBank(t, owtp.NodeConfig{Cert: r.bank.Certificate()})
+			addr := again.listen(t, m, g)
+			first := true
+			r.onCall(func(f transporttest.Flow) []transport.Message {
+				if f.Dir == transporttest.ToServer && first {
+					first = false
+					deliver(t, m, r.bank.ListenerAddr(m.name), []transport.Message{f.Message})
+					r.proxy.SetTarget(roomy(addr))
+				}
+				return pass(f)
+			})
+			got := within(t, r.start("pay", payParams("a"), &owtp.CallOptions{Repeatable: repeatable, Meta: map[string]string{"purpose": purposeMark}}), "the outcome")
+			r.bank.ran(t, 2)
+			if repeatable {
+				if got.err != nil || !got.resp.OK() {
+					t.Errorf("repeatable: %+v, %v", got.resp, got.err)
+				}
+				continue
+			}
+			got.unknown(t)
+			again.ran(t, 0)
+		}
+	})
+}
+
+// A server that restarts ends its connections, and a caller that sees one end
+// asks for a proof before it sends, however fresh the last one is: the restart
+// costs nobody anything.
+func TestRetryBusyCallerNoticesARestart(t *testing.T) {
+	eachWay(t, []way{{owtp.HTTP, true, ""}, {owtp.HTTP, false, "aes"}, {owtp.HTTP, true, "sm4"}}, func(t *testing.T, w way) {
+		s := newStage(t, w)
+		must(t, s.host.HandleFunc("echo", echo))
+		s.connect(t)
+		for i := range 3 {
+			answer(t, s.client, "testhost", "echo", i)
+			must(t, s.host.Close())
+			s.host = s.restart(t)
+			eventually(t, "the caller has seen the connection end", func() bool { return s.client.ProofIsStale("testhost") })
+			answer(t, s.client, "testhost", "echo", i)
+		}
+	})
+}
+
 // Who cancels while a further attempt waits ends the handler that the first one
 // began.
 func TestRetryCancelEndsTheHandler(t *testing.T) {

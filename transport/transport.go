@@ -100,6 +100,15 @@ type Exchanger interface {
 	Close() error
 }
 
+// A Watcher is an Exchanger that notices connections to its peer which end, also
+// between exchanges: the peer may have restarted and forgotten. Not to have the
+// method costs a caller some calls after a restart, and no safety.
+type Watcher interface {
+	// Ended counts the connections that have ended, but for those of which
+	// the peer had said so beforehand.
+	Ended() uint64
+}
+
 // ErrNotSent marks errors after which nothing can have reached the peer, such
 // as a refused dial.
 var ErrNotSent = errors.New("owtp: not sent")

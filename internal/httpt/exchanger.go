@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
+	"sync/atomic"
 
 	"github.com/owtp-go/owtp/internal/httpguard"
 	"github.com/owtp-go/owtp/transport"
@@ -21,6 +22,7 @@ type exchanger struct {
 	maxMessage int
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
+	ended      atomic.Uint64 // connections, but for those that were to end
 }
 
 // DialExchange implements [transport.ExchangeDialer]. It dials nothing yet: the
@@ -80,7 +82,7 @@ func (x *exchanger) dialer(cfg transport.Config) func(context.Context, string, s
 		if err != nil {
 			return nil, err
 		}
-		return &countedConn{Conn: c}, nil
+		return &countedConn{Conn: c, ended: &x.ended}, nil
 	}
 }
 
@@ -104,6 +106,9 @@ func (x *exchanger) Exchange(ctx context.Context, m transport.Message) (transpor
 	defer body.release() // m.Data is the caller's again
 	resp, err := x.pool.RoundTrip(x.request(wire.into(ctx), body, m))
 	if err == nil {
+		if resp.Close {
+			wire.lastExchange()
+		}
 		answer, err := x.readAnswer(resp)
 		return answer, x.explain(err)
 	}
@@ -157,6 +162,9 @@ func (x *exchanger) explain(err error) error {
 	}
 	return err
 }
+
+// Ended implements [transport.Watcher].
+func (x *exchanger) Ended() uint64 { return x.ended.Load() }
 
 // RemoteAddr implements [transport.Exchanger].
 func (x *exchanger) RemoteAddr() string { return x.url.Host }

@@ -8,10 +8,24 @@ import (
 	"sync/atomic"
 )
 
-// countedConn knows whether bytes were written since a request got it.
+// countedConn knows whether bytes were written since a request got it, and
+// counts its end unless the peer has announced it.
 type countedConn struct {
 	net.Conn
-	written atomic.Int64
+	written   atomic.Int64
+	announced atomic.Bool
+	closing   sync.Once
+	ended     *atomic.Uint64
+}
+
+// Close implements net.Conn.
+func (c *countedConn) Close() error {
+	c.closing.Do(func() {
+		if !c.announced.Load() {
+			c.ended.Add(1)
+		}
+	})
+	return c.Conn.Close()
 }
 
 // Write implements net.Conn. It counts before it writes, and then takes back
@@ -45,6 +59,15 @@ func (w *wireWatch) gotConn(info httptrace.GotConnInfo) {
 	}
 	if c, ok := conn.(*countedConn); ok {
 		w.conn, w.before = c, c.written.Load()
+	}
+}
+
+// lastExchange is told that the peer will end the connection in order.
+func (w *wireWatch) lastExchange() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.conn != nil {
+		w.conn.announced.Store(true)
 	}
 }
 
