@@ -1,0 +1,131 @@
+package servers
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) { os.Exit(RunMain(m)) }
+
+// TestLife leads one server of each kind through all that tests do to it.
+func TestLife(t *testing.T) {
+	for _, k := range []*kind{&redis, &mariadb, &postgres, &memcached} {
+		t.Run(k.name, func(t *testing.T) {
+			s := own(t, k, nil)
+			if s.Dir == "" {
+				t.Skip("it is not started here, but by " + k.env + "_CONTROL")
+			}
+			answers := func() error { return ask(s.Addr, k.ready) }
+			if err := answers(); err != nil {
+				t.Fatal(err)
+			}
+			s.Pause(t)
+			if answers() == nil {
+				t.Error("it answers while it is paused")
+			}
+			s.Resume(t)
+			if err := answers(); err != nil {
+				t.Errorf("after Resume: %v", err)
+			}
+			s.Kill(t)
+			if answers() == nil {
+				t.Error("it answers after it was killed")
+			}
+			s.Start(t)
+			s.Stop(t)
+			if answers() == nil {
+				t.Error("it answers after it was stopped")
+			}
+			s.Start(t)
+			if err := answers(); err != nil {
+				t.Errorf("after Start: %v", err)
+			}
+		})
+	}
+}
+
+func TestShared(t *testing.T) {
+	a, b := Redis(t), Redis(t)
+	if a != b {
+		t.Error("two shared servers of one kind")
+	}
+	if c := NewRedis(t); c.Addr == a.Addr && c.Dir != "" {
+		t.Error("a test's own server is the shared one")
+	}
+}
+
+// TestOrphan kills a test process, which cannot do anything about its servers
+// any more: the watchdog ends them, also a paused one, and removes their files.
+func TestOrphan(t *testing.T) {
+	if out := os.Getenv("OWTP_ORPHAN"); out != "" {
+		s := own(t, &redis, nil)
+		s.Pause(t)
+		if err := os.WriteFile(out, []byte(strconv.Itoa(s.process.cmd.Process.Pid)+" "+s.Dir), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+	}
+	if redis.missing() != "" {
+		unavailable(t, &redis)
+	}
+	out := filepath.Join(t.TempDir(), "out")
+	cmd := exec.Command(os.Args[0], "-test.run=^TestOrphan$")
+	cmd.Env = append(os.Environ(), "OWTP_ORPHAN="+out)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var told []byte
+	wait(t, func() bool { told, _ = os.ReadFile(out); return len(told) > 0 })
+	cmd.Process.Kill()
+	cmd.Wait()
+	pid, dir, _ := strings.Cut(string(told), " ")
+	wait(t, func() bool {
+		_, err := os.Stat(dir)
+		state, _ := os.ReadFile("/proc/" + pid + "/stat")
+		return os.IsNotExist(err) && (len(state) == 0 || strings.Contains(string(state), ") Z "))
+	})
+}
+
+func wait(t *testing.T, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not come")
+		}
+	}
+}
+
+func TestAddrOf(t *testing.T) {
+	for dsn, want := range map[string]string{
+		"redis://u:p@h:1/0": "h:1", "postgres://u:p@h:2/db?sslmode=disable": "h:2", "u:p@tcp(h:3)/db?x=y": "h:3", "h:4": "h:4",
+	} {
+		if got := addrOf(dsn); got != want {
+			t.Errorf("addrOf(%q) = %q, want %q", dsn, got, want)
+		}
+	}
+}
+
+// TestControl leads a server of others' through its command.
+func TestControl(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	said := filepath.Join(t.TempDir(), "said")
+	s := &Server{Addr: l.Addr().String(), kind: &redis, control: "echo >>" + said}
+	s.Pause(t)
+	s.Resume(t)
+	s.Kill(t)
+	s.Start(t)
+	s.Stop(t)
+	if got, _ := os.ReadFile(said); string(got) != "pause\nresume\nkill\nstart\nstop\n" {
+		t.Errorf("the command was told %q", got)
+	}
+}
