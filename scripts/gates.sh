@@ -6,6 +6,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
 source scripts/lib.sh
+# shellcheck source=scripts/services.sh
+source scripts/services.sh
 
 repo=$PWD
 work=$(mktemp -d)
@@ -197,6 +199,10 @@ func FuzzCrash(f *testing.F) {
 }
 GO
 FUZZ_TIME=20s closes "an input that a fuzz target fails on" "planted crash" check_fuzz "$work/m"
+
+services_missing=(redis)
+CI='' opens "a server that is missing, where somebody reads what was left out" check_services
+CI=true closes "a server that is missing in CI" "missing.*redis" check_services
 
 if ((bad != 0)); then
 	fail "a check does not notice what it is for"

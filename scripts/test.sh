@@ -6,6 +6,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
 source scripts/lib.sh
+# shellcheck source=scripts/services.sh
+source scripts/services.sh
 
 command -v go >/dev/null || fail "Go is not installed: see https://go.dev/dl/"
 check_compiler
@@ -13,7 +15,7 @@ mapfile -t modules < <(modules)
 ((${#modules[@]} > 0)) || fail "go.work names no module"
 
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+trap 'stop_services; rm -f "$log"' EXIT
 passed=() failed=() left_out=()
 
 # step NAME COMMAND...: runs it in a shell of its own, in which errors end it.
@@ -50,6 +52,12 @@ else
 	left_out+=("shellcheck (not installed)")
 fi
 step "demo" demo
+printf '\n=== servers that the tests run against\n'
+prepare_services
+step "servers" check_services
+for name in "${services_missing[@]}"; do
+	left_out+=("tests against $name, which is not available: see \"servers\" above")
+done
 step "tests with the race detector" check_tests "${modules[@]}"
 # Each target briefly, and all of them within three minutes: starting one takes
 # two seconds or three.

@@ -1,10 +1,12 @@
 package servers
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -127,5 +129,47 @@ func TestControl(t *testing.T) {
 	s.Stop(t)
 	if got, _ := os.ReadFile(said); string(got) != "pause\nresume\nkill\nstart\nstop\n" {
 		t.Errorf("the command was told %q", got)
+	}
+}
+
+// A verdict is a test that remembers how it was ended.
+type verdict struct {
+	testing.TB
+	failed, skipped string
+}
+
+func (v *verdict) Helper()                      {}
+func (v *verdict) Fatalf(f string, args ...any) { v.failed = fmt.Sprintf(f, args...); runtime.Goexit() }
+func (v *verdict) Skipf(f string, args ...any)  { v.skipped = fmt.Sprintf(f, args...); runtime.Goexit() }
+
+// TestUnavailable: a server that cannot be had is said so, and fails in CI.
+func TestUnavailable(t *testing.T) {
+	none := kind{name: "none", env: "OWTP_TEST_NONE", packages: "none-server", programs: []string{"owtp-no-such-program"}}
+	judge := func(have func(t testing.TB, k *kind)) *verdict {
+		v, done := new(verdict), make(chan struct{})
+		go func() {
+			defer close(done)
+			have(v, &none)
+		}()
+		<-done
+		return v
+	}
+	for name, have := range map[string]func(t testing.TB, k *kind){
+		"shared": func(t testing.TB, k *kind) { share(t, k) },
+		"own":    func(t testing.TB, k *kind) { own(t, k, nil) },
+	} {
+		t.Setenv("CI", "")
+		if v := judge(have); !strings.Contains(v.skipped, "apt-get install none-server") || v.failed != "" {
+			t.Errorf("%s: %+v, want it skipped with what to install", name, v)
+		}
+		t.Setenv("CI", "true")
+		if v := judge(have); !strings.Contains(v.failed, "apt-get install none-server") || v.skipped != "" {
+			t.Errorf("%s: %+v, want it failed in CI", name, v)
+		}
+	}
+	t.Setenv(none.env, "127.0.0.1:1")
+	v := judge(func(t testing.TB, k *kind) { share(t, k).Pause(t) })
+	if !strings.Contains(v.failed, "OWTP_TEST_NONE_CONTROL") {
+		t.Errorf("a server of others' that nobody can pause: %+v", v)
 	}
 }
