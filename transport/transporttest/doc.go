@@ -71,9 +71,15 @@ func Echo() HandlerFuncs {
 			}
 		},
 		Exchange: func(_ context.Context, _ transport.Remote, m transport.Message) (transport.Message, error) {
-			return m, nil
+			return Answer(m), nil
 		},
 	}
+}
+
+// Answer is a message with the form and the data of m and none of its queues,
+// so that it goes back to who sent m.
+func Answer(m transport.Message) transport.Message {
+	return transport.Message{Form: m.Form, Data: m.Data}
 }
 
 func clone(m transport.Message) transport.Message {

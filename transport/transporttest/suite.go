@@ -20,8 +20,14 @@ const patience = 5 * time.Second
 type Options struct {
 	ServerTLS, ClientTLS *tls.Config // both or neither
 
+	// Broker says that a message broker lies between the two sides: addr names
+	// it, listeners at one address share its queue, what is in the queue waits
+	// for the next of them, and a handler does not learn that its caller left.
+	// addr gives each listener an empty queue.
+	Broker bool
+
 	// Tune changes the configurations of listeners and peers, for example to
-	// name a broker.
+	// name queues.
 	Tune func(*transport.Config)
 }
 
@@ -82,6 +88,10 @@ func (s *suite) tune(cfg *transport.Config) {
 
 func (s *suite) testListener(t *testing.T) {
 	t.Run("AddressInUse", func(t *testing.T) {
+		if s.opts.Broker {
+			s.testListenersShare(t)
+			return
+		}
 		l, _ := s.listen(t, Echo())
 		cfg := Config(l.Addr().String())
 		cfg.TLS = s.opts.ServerTLS
@@ -131,6 +141,25 @@ func (s *suite) testListener(t *testing.T) {
 		s.mustEcho(t, peer)
 	})
 	t.Run("CloseLeavesNoGoroutine", s.testNoGoroutineLeft)
+}
+
+// testListenersShare lets two listeners consume one queue, and one of them leave.
+func (s *suite) testListenersShare(t *testing.T) {
+	l, peer := s.listen(t, Echo())
+	second, err := s.new().Listen(t.Context(), peer, Echo())
+	if err != nil {
+		t.Fatalf("a second listener: %v", err)
+	}
+	for range 4 {
+		s.mustEcho(t, peer)
+	}
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+	s.mustEcho(t, peer)
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // mustEcho makes one round trip, whatever the capability.

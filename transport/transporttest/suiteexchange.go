@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/owtp-go/owtp/transport"
 )
@@ -57,7 +58,7 @@ func blocking() (HandlerFuncs, chan struct{}, chan struct{}) {
 		entered <- struct{}{}
 		<-ctx.Done()
 		ended <- struct{}{}
-		return m, nil
+		return Answer(m), nil
 	}}, entered, ended
 }
 
@@ -135,7 +136,7 @@ func (s *suite) testExchangeAnswerTooLarge(t *testing.T) {
 	var size atomic.Int64
 	_, peer := s.listen(t, HandlerFuncs{Exchange: func(_ context.Context, _ transport.Remote, m transport.Message) (transport.Message, error) {
 		m.Data = pattern(int(size.Load()))
-		return m, nil
+		return Answer(m), nil
 	}})
 	peer.MaxMessage /= 2
 	x := s.dialExchange(t, peer)
@@ -180,7 +181,7 @@ func (s *suite) testExchangePanics(t *testing.T) {
 	var once sync.Once
 	_, peer := s.listen(t, HandlerFuncs{Exchange: func(_ context.Context, _ transport.Remote, m transport.Message) (transport.Message, error) {
 		once.Do(func() { panic("planted") })
-		return m, nil
+		return Answer(m), nil
 	}})
 	x := s.dialExchange(t, peer)
 	_, err := x.Exchange(t.Context(), transport.Message{Form: transport.Binary, Data: []byte("x")})
@@ -191,6 +192,10 @@ func (s *suite) testExchangePanics(t *testing.T) {
 func (s *suite) testExchangeDialNobody(t *testing.T) {
 	l, peer := s.listen(t, Echo())
 	_ = l.Close()
+	if s.opts.Broker {
+		s.testExchangeWaitsInQueue(t, peer)
+		return
+	}
 	x, err := s.new().(transport.ExchangeDialer).DialExchange(t.Context(), peer)
 	if err == nil {
 		_, err = x.Exchange(t.Context(), transport.Message{Form: transport.Binary, Data: []byte("x")})
@@ -201,6 +206,18 @@ func (s *suite) testExchangeDialNobody(t *testing.T) {
 	}
 }
 
+// testExchangeWaitsInQueue: a broker keeps what nobody serves at the moment for
+// who comes next, or knows that nobody does.
+func (s *suite) testExchangeWaitsInQueue(t *testing.T, peer transport.Config) {
+	x := s.dialExchange(t, peer)
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	_, err := x.Exchange(ctx, transport.Message{Form: transport.Binary, Data: []byte("x")})
+	if !errors.Is(err, transport.ErrNotSent) && !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got error %v, want that of the context, or ErrNotSent", err)
+	}
+}
+
 func (s *suite) testExchangeReuse(t *testing.T) {
 	var mu sync.Mutex
 	seen := make(map[string]bool)
@@ -208,7 +225,7 @@ func (s *suite) testExchangeReuse(t *testing.T) {
 		mu.Lock()
 		defer mu.Unlock()
 		seen[from.Addr] = true
-		return m, nil
+		return Answer(m), nil
 	}})
 	x := s.dialExchange(t, peer)
 	for _, size := range []int{1, 100, 4096, 64 << 10, 1, 1000} {
