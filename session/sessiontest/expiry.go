@@ -130,6 +130,7 @@ func runFakeClock(t *testing.T, o Options) {
 		{"ToTheNanosecond", fakeExpiry},
 		{"StepBack", fakeStepBack},
 		{"Sweep", fakeSweep},
+		{"SessionLifetimes", fakeLifetimes},
 		{"Many", func(t *testing.T, s *store, advance func(time.Duration)) {
 			s.manyGone(t, time.Hour, func() { advance(time.Hour + slack) })
 		}},

@@ -16,7 +16,7 @@ func testList(t *testing.T, s *store) {
 		if _, err := s.List(ctx, s.prefix, "", 1); !errors.Is(err, errors.ErrUnsupported) {
 			t.Errorf("List: %v, want errors.ErrUnsupported", err)
 		}
-		t.Skip("the store does not list")
+		return // which is all that it promises
 	}
 	var want []string
 	for i := range 250 {

@@ -7,7 +7,9 @@ package sessiontest
 import (
 	"context"
 	"errors"
+	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,6 +34,18 @@ type Options struct {
 
 	// Sessions is how many sessions are made at once; 0 means 10,000.
 	Sessions int
+
+	// Config makes an empty store for one test and returns what names it to
+	// another process (a DSN, a path), and Connect opens that. Stores that are
+	// shared or durable must have both: the suite races three processes over a
+	// shared one, and kills a process that writes into a durable one.
+	//
+	// The processes are this test binary, started again with the test that has
+	// called Run: there, Run calls nothing but Connect. What stands before Run
+	// in the test runs in each of them too, so that servers are to be started
+	// in open and Config.
+	Config  func(t *testing.T) string
+	Connect func(ctx context.Context, config string) (session.Provider, error)
 }
 
 // slack is how long after its ttl a record may be visible at most.
@@ -46,6 +60,10 @@ func Run(t *testing.T, open func(t *testing.T) session.Provider, o Options) {
 	}
 	if o.Sessions == 0 {
 		o.Sessions = 10_000
+	}
+	if os.Getenv(childVar) == t.Name() {
+		answer(t, o)
+		return
 	}
 	for _, test := range []struct {
 		name string
@@ -72,16 +90,39 @@ func Run(t *testing.T, open func(t *testing.T) session.Provider, o Options) {
 		{"SessionFieldsAtTheSameTime", testSessionFields},
 		{"SessionDestroyRace", testSessionDestroyRace},
 		{"SessionHostileIDs", testSessionHostileIDs},
+		{"SessionLifetimes", testSessionLifetimes},
 		{"Sessions", testSessions},
+		{"GC", testGC},
 		{"Closed", testClosed},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, newStore(t, open(t), o)) })
 	}
+	t.Run("Elsewhere", func(t *testing.T) { runElsewhere(t, open(t), o, strings.TrimSuffix(t.Name(), "/Elsewhere")) })
 	if o.FakeClock != nil {
 		t.Run("FakeClock", func(t *testing.T) { runFakeClock(t, o) })
 	}
 	if o.Full != nil {
 		t.Run("Full", func(t *testing.T) { testFull(t, newStore(t, o.Full(t), o)) })
+	}
+}
+
+// runElsewhere runs what the traits promise beyond this process and this life
+// of the store.
+func runElsewhere(t *testing.T, p session.Provider, o Options, run string) {
+	traits := p.Traits()
+	must(t, p.Close())
+	if !traits.Shared && !traits.Durable {
+		return
+	}
+	if o.Config == nil || o.Connect == nil {
+		t.Fatalf("store %q says that it is shared or durable (%+v): set Options.Config and Options.Connect, with which that is tested", traits.Name, traits)
+	}
+	if traits.Shared {
+		t.Run("Processes", func(t *testing.T) { testProcesses(t, o, run) })
+	}
+	if traits.Durable {
+		t.Run("Reopened", func(t *testing.T) { testReopened(t, o) })
+		t.Run("Killed", func(t *testing.T) { testKilled(t, o, run) })
 	}
 }
 
