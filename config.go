@@ -68,7 +68,9 @@ type NodeConfig struct {
 	MaxQueueTime time.Duration
 	// Limits bound what peers can make the node do.
 	Limits Limits
-	// Logger is told what happens. nil means nobody is.
+	// Logger is told what happens. nil means nobody is. Of lines with one
+	// message, 64 are logged at once and one more every ten seconds; the next
+	// says in "dropped" how many were left out.
 	Logger *slog.Logger
 }
 

@@ -22,8 +22,9 @@ var layers = map[string][]string{
 	"identity":                {},
 	"internal/wire":           {},
 	"transport":               {},
-	"session":                 {},
+	"session":                 {"internal/loglimit"},
 	"internal/leakcheck":      {},
+	"internal/loglimit":       {},
 	"transport/transporttest": {"transport", "internal/leakcheck"},
 	"session/sessiontest":     {"session"},
 	// L1: each knows its own concern and none knows the node.
@@ -34,7 +35,7 @@ var layers = map[string][]string{
 	"internal/memt":      {"transport"},
 	"session/memory":     {"session"},
 	// L2: the node.
-	"": {"identity", "internal/wire", "transport", "session", "internal/secure", "internal/httpt", "internal/wst", "internal/memt", "session/memory"},
+	"": {"identity", "internal/wire", "internal/loglimit", "transport", "session", "internal/secure", "internal/httpt", "internal/wst", "internal/memt", "session/memory"},
 }
 
 // isContrib: adapters to third-party systems, in a module of their own. They see

@@ -51,7 +51,7 @@ func (n *OWTPNode) ListenContext(ctx context.Context, cfg ConnectConfig) error {
 		return errNodeClosed
 	}
 	n.warnIfOpen(l, l.tl.Addr())
-	n.log.Info("listening", "type", cfg.ConnectType, "address", l.tl.Addr().String(), "mode", cfg.mode().String())
+	n.told.Info("listening", "type", cfg.ConnectType, "address", l.tl.Addr().String(), "mode", cfg.mode().String())
 	return nil
 }
 
@@ -89,7 +89,7 @@ func (n *OWTPNode) warnIfOpen(l *listener, a net.Addr) {
 	if ap, err := netip.ParseAddrPort(a.String()); err == nil && ap.Addr().Unmap().IsLoopback() {
 		return
 	}
-	n.log.Warn("listening in open mode on an address that is not loopback: anybody on the network can call, read and change what passes; set EnableSignature or EnableKeyAgreement", "address", a.String())
+	n.told.Warn("listening in open mode on an address that is not loopback: anybody on the network can call, read and change what passes; set EnableSignature or EnableKeyAgreement", "address", a.String())
 }
 
 // HTTPHandler returns the node's HTTP face, to mount in a server and mux of the

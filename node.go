@@ -16,6 +16,7 @@ import (
 	"github.com/mr-tron/base58"
 
 	"github.com/owtp-go/owtp/identity"
+	"github.com/owtp-go/owtp/internal/loglimit"
 	"github.com/owtp-go/owtp/internal/secure"
 	"github.com/owtp-go/owtp/internal/wire"
 	"github.com/owtp-go/owtp/transport"
@@ -26,7 +27,8 @@ import (
 type OWTPNode struct {
 	err   error // of the configuration; then every method returns it
 	cfg   NodeConfig
-	log   *slog.Logger
+	log   *slog.Logger // bounded: what others cause must not fill a disk
+	told  *slog.Logger // whole: what the program alone causes and must be told
 	state *state
 	local secure.Local
 	now   func() time.Time
@@ -73,7 +75,7 @@ func New(cfg NodeConfig) (*OWTPNode, error) {
 
 func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, error) {
 	n := &OWTPNode{
-		cfg: cfg, log: cfg.Logger.With("node", cfg.Cert.ID()), now: now,
+		cfg: cfg, log: slog.New(loglimit.New(cfg.Logger.Handler())).With("node", cfg.Cert.ID()), told: cfg.Logger.With("node", cfg.Cert.ID()), now: now,
 		local:     secure.Local{Key: cfg.Cert.key, Rand: rand},
 		peerstore: cfg.Peerstore,
 		running:   newQuota(cfg.Limits.MaxRequestsPerPeer, cfg.Limits.MaxRequests, cfg.Limits.MaxReceiving),

@@ -106,7 +106,7 @@ func (r *remote) recognise(ctx context.Context, key *identity.PublicKey) error {
 			return trustError("%q is bound to %s, but %s answers at %s: somebody is in between, or the peer has a new key. Check it with the peer's owner, then ForgetPeer(%q)", r.name, bound, id, r.spec().Address, r.name)
 		}
 		if first {
-			n.log.Warn("first contact: the alias is bound to the ID that answers", "alias", r.name, "peer", id.String(), "address", r.spec().Address)
+			n.told.Warn("first contact: the alias is bound to the ID that answers", "alias", r.name, "peer", id.String(), "address", r.spec().Address)
 		}
 	}
 	r.mu.Lock()

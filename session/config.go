@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/owtp-go/owtp/internal/loglimit"
 )
 
 const (
@@ -59,7 +61,8 @@ type ManagerConfig struct {
 	Now func() time.Time `json:"-"`
 
 	// Logger is told what the methods without an error result had to swallow
-	// and what GC met. nil means that nobody is.
+	// and what GC met. nil means that nobody is. Of lines with one message, 64
+	// are logged at once and one more every ten seconds.
 	Logger *slog.Logger `json:"-"`
 }
 
@@ -102,6 +105,7 @@ func (c *ManagerConfig) checked() (*ManagerConfig, error) {
 	if out.Logger == nil {
 		out.Logger = slog.New(slog.DiscardHandler)
 	}
+	out.Logger = slog.New(loglimit.New(out.Logger.Handler()))
 	return &out, nil
 }
 

@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 
 	"github.com/owtp-go/owtp/transport"
@@ -65,9 +67,21 @@ func newHTTPServer(cfg transport.Config, http2 bool, h http.Handler) *http.Serve
 		MaxHeaderBytes:    cfg.MaxHeader,
 		Protocols:         &protocols,
 		TLSConfig:         serverTLS(cfg.TLS),
-		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn),
+		ErrorLog:          log.New(serverLog{cfg.Logger}, "", 0),
 	}
 }
+
+// A serverLog writes what net/http complains about, such as TLS handshakes that
+// fail, as lines of one kind, so that a flood of them can be bounded.
+type serverLog struct{ to *slog.Logger }
+
+func (l serverLog) Write(b []byte) (int, error) {
+	l.to.Warn("owtp: HTTP server complains", "says", strings.TrimSpace(string(b[:min(len(b), maxComplaint)])))
+	return len(b), nil
+}
+
+// maxComplaint cuts the stack that net/http logs after a panic.
+const maxComplaint = 4096
 
 func canIdentify(c *tls.Config) bool {
 	return len(c.Certificates) > 0 || c.GetCertificate != nil || c.GetConfigForClient != nil
