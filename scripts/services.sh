@@ -7,7 +7,7 @@
 #   scripts/services.sh control CONTAINER VERB   for the tests, see contrib/internal/servers
 set -euo pipefail
 
-services=(redis mariadb postgresql memcached)
+services=(redis mariadb postgresql memcached nats)
 services_missing=()    # after prepare_services: those that cannot be had
 services_containers=() # those that start_container has started
 
@@ -44,6 +44,13 @@ about() {
 	memcached.image) echo memcached:1.6 ;;
 	memcached.port) echo 11211 ;;
 	memcached.units) echo memcached ;;
+	nats.packages) echo nats-server ;;
+	nats.programs) echo nats-server ;;
+	nats.variable) echo OWTP_TEST_NATS ;;
+	nats.example) echo 'nats://owtp:PASSWORD@127.0.0.1:4222' ;;
+	nats.image) echo nats:2.12-alpine ;;
+	nats.port) echo 4222 ;;
+	nats.units) echo nats-server ;;
 	*) return 1 ;;
 	esac
 }
@@ -130,6 +137,7 @@ container_ready() {
 		mariadb) docker exec "$container" healthcheck.sh --connect --innodb_initialized ;;
 		postgresql) docker exec "$container" pg_isready -q -h 127.0.0.1 -U owtp ;;
 		memcached) docker exec "$container" sh -c 'kill -0 1' && sleep 1 ;;
+		nats) docker exec "$container" wget -q -O /dev/null http://127.0.0.1:8222/healthz ;;
 		esac >/dev/null 2>&1 && return
 		sleep 0.5
 	done
@@ -170,6 +178,12 @@ start_container() {
 		export POSTGRES_PASSWORD=$PASSWORD
 		options=(-e POSTGRES_PASSWORD -e POSTGRES_USER=owtp)
 		;;
+	nats)
+		options=(-e PASSWORD)
+		# shellcheck disable=SC2016 # it is the container's shell that knows the password
+		command=(sh -c 'printf "authorization { user: owtp, password: \"%s\" }\njetstream { store_dir: /data }\n" "$PASSWORD" >/tmp/conf &&
+			exec nats-server -c /tmp/conf -m 8222')
+		;;
 	esac
 	for _ in 1 2 3; do
 		port=$((10000 + RANDOM % 20000))
@@ -186,6 +200,7 @@ start_container() {
 	mariadb) dsn="root:$PASSWORD@tcp(127.0.0.1:$port)/owtp" ;;
 	postgresql) dsn="postgres://owtp:$PASSWORD@127.0.0.1:$port/owtp?sslmode=disable" ;;
 	memcached) dsn="127.0.0.1:$port" ;;
+	nats) dsn="nats://owtp:$PASSWORD@127.0.0.1:$port" ;;
 	esac
 	variable=$(about "$name" variable)
 	export "$variable=$dsn"

@@ -48,6 +48,15 @@ func Memcached(t testing.TB) *Server { t.Helper(); return share(t, &memcached) }
 // NewMemcached starts a memcached of the test's own, with further arguments.
 func NewMemcached(t testing.TB, args ...string) *Server { t.Helper(); return own(t, &memcached, args) }
 
+// NATS returns the nats-server that the package's tests share, with JetStream.
+// The user may do everything.
+func NATS(t testing.TB) *Server { t.Helper(); return share(t, &nats) }
+
+// NewNATS starts a nats-server of the test's own, with further arguments of
+// nats-server; "-c", "file" names a configuration of the test's instead of the
+// usual one, with its users.
+func NewNATS(t testing.TB, args ...string) *Server { t.Helper(); return own(t, &nats, args) }
+
 // RunMain runs a package's tests, ends the servers that they share and then
 // looks for goroutines that are left, as leakcheck.RunMain does.
 func RunMain(m leakcheck.Runner) int { return leakcheck.RunMain(ending{m}) }

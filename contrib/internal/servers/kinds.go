@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 )
@@ -170,6 +171,28 @@ var memcached = kind{
 	dsn: func(s *Server) string { return s.Addr },
 	ready: func(conn net.Conn) error {
 		return expect(conn, []byte("version\r\n"), "VERSION")
+	},
+}
+
+// What a test says itself, in arguments or in a file that it names with -c, wins.
+var nats = kind{
+	name: "nats", env: "OWTP_TEST_NATS", packages: "nats-server", programs: []string{"nats-server"}, password: true, quit: syscall.SIGTERM,
+	prepare: func(s *Server) error {
+		conf := "authorization { user: owtp, password: \"" + s.Password + "\" }\n" +
+			"jetstream { store_dir: \"" + filepath.Join(s.Dir, "store") + "\", max_mem: 0, max_file: 1G }\n"
+		return os.WriteFile(filepath.Join(s.Dir, "conf"), []byte(conf), 0o600)
+	},
+	command: func(s *Server) []string {
+		argv := []string{find("nats-server"), "-a", "127.0.0.1", "-p", s.Port()}
+		if !slices.Contains(s.args, "-c") {
+			argv = append(argv, "-c", filepath.Join(s.Dir, "conf"))
+		}
+		return append(argv, s.args...)
+	},
+	dsn: func(s *Server) string { return "nats://owtp:" + s.Password + "@" + s.Addr },
+	ready: func(conn net.Conn) error {
+		// The server speaks first.
+		return expect(conn, nil, "INFO ")
 	},
 }
 

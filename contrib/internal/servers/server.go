@@ -3,14 +3,14 @@
 // a password and a data folder of their own, and ended with the tests.
 //
 // A server that all tests of a package share is made when the first of them
-// asks (Redis, MariaDB, Postgres, Memcached); one that a test pauses, breaks or
+// asks (Redis, MariaDB, Postgres, Memcached, NATS); one that a test pauses, breaks or
 // configures is its own (NewRedis and so on). A package that uses them has
 //
 //	func TestMain(m *testing.M) { os.Exit(servers.RunMain(m)) }
 //
 // An environment variable may name a server that runs already, in the form that
 // its driver takes: OWTP_TEST_REDIS, OWTP_TEST_MYSQL, OWTP_TEST_POSTGRES,
-// OWTP_TEST_MEMCACHED. The shared server is then that one. Tests that pause and
+// OWTP_TEST_MEMCACHED, OWTP_TEST_NATS. The shared server is then that one. Tests that pause and
 // restart a server start one of their own all the same if they can; if its
 // programs are not installed, they run the command in OWTP_TEST_REDIS_CONTROL
 // (and so on) with one more argument, which is pause, resume, kill, stop or
