@@ -1,0 +1,103 @@
+package nats
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strconv"
+
+	"github.com/owtp-go/owtp/transport"
+)
+
+const defaultPort = "4222"
+
+// An address is a parsed Config.Address. Its parts have been checked.
+type address struct {
+	host        string // with the port
+	name        string // without
+	tls         bool   // demanded
+	durable     bool
+	credentials string // a file
+}
+
+// url is what the address is without its options.
+func (a address) url() string {
+	if a.tls {
+		return "tls://" + a.host
+	}
+	return "nats://" + a.host
+}
+
+// parseAddress quotes nothing that may be a password.
+func parseAddress(cfg transport.Config) (a address, err error) {
+	u, err := url.Parse(cfg.Address)
+	if err != nil {
+		return a, errors.New("owtp: the address is no URL; a NATS server is named by nats://host:port or tls://host:port")
+	}
+	if u.User != nil {
+		return a, errors.New("owtp: the address has a user or a password in it; they belong into Account and Password")
+	}
+	if u.Scheme != "nats" && u.Scheme != "tls" {
+		return a, fmt.Errorf("owtp: %q is no address of a NATS server: it begins neither with nats:// nor with tls://", cfg.Address)
+	}
+	if u.Hostname() == "" || u.Opaque != "" || u.Path != "" && u.Path != "/" || u.Fragment != "" {
+		return a, fmt.Errorf("owtp: the address %q is not of the form %s://host:port", cfg.Address, u.Scheme)
+	}
+	port := u.Port()
+	if port == "" {
+		port = defaultPort
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return a, fmt.Errorf("owtp: %q is no port of a NATS server", port)
+	}
+	a.name, a.host, a.tls = u.Hostname(), net.JoinHostPort(u.Hostname(), port), u.Scheme == "tls" || cfg.TLS != nil
+	return a, a.options(u.RawQuery)
+}
+
+func (a *address) options(query string) error {
+	values, err := url.ParseQuery(query)
+	if err != nil {
+		return errors.New("owtp: the options of the address, after its question mark, cannot be read")
+	}
+	for name, v := range values {
+		if len(v) > 1 {
+			return fmt.Errorf("owtp: the address has the option %q twice", name)
+		}
+		switch name {
+		case "durable":
+			if a.durable, err = strconv.ParseBool(v[0]); err != nil {
+				return fmt.Errorf("owtp: durable=%q in the address is neither true nor false", v[0])
+			}
+		case "creds":
+			if a.credentials = v[0]; a.credentials == "" {
+				return errors.New("owtp: creds= in the address names no file")
+			}
+		default:
+			return fmt.Errorf("owtp: the address has the unknown option %q (known: creds, durable)", name)
+		}
+	}
+	return nil
+}
+
+// Network implements [net.Addr].
+func (address) Network() string { return "nats" }
+
+// String implements [net.Addr]: what to dial to reach the same place.
+func (a address) String() string {
+	options := make(url.Values)
+	if a.durable {
+		options.Set("durable", "true")
+	}
+	if a.credentials != "" {
+		options.Set("creds", a.credentials)
+	}
+	if len(options) == 0 {
+		return a.url()
+	}
+	return a.url() + "?" + options.Encode()
+}
+
+// server is the address as the client wants it. Whether TLS is demanded is an
+// option of its own.
+func (a address) server() string { return "nats://" + a.host }

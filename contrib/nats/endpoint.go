@@ -1,0 +1,260 @@
+package nats
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/owtp-go/owtp/transport"
+)
+
+// After a loss the first attempt comes within firstPause, and pauses double up to
+// lastPause. Each is random between nothing and that: all clients of a broker
+// lose it at the same moment, and should not all come back at the same moment.
+const (
+	firstPause = 50 * time.Millisecond
+	lastPause  = 5 * time.Second
+)
+
+// endpoint implements [transport.Endpoint]. It is safe for concurrent use.
+type endpoint struct {
+	cfg     transport.Config
+	addr    address
+	queues  transport.Queues
+	handler transport.Handler // nil if it serves nothing
+	headers headers
+	desk    desk
+
+	ctx      context.Context // ends with Close, when the handlers have returned
+	cancel   context.CancelFunc
+	handling context.Context // of handlers; ends when Close begins
+	stop     context.CancelFunc
+
+	session atomic.Pointer[session] // nil while there is no connection
+	shut    atomic.Bool             // requests are not consumed any more
+	kept    chan struct{}           // closed when keep has ended
+	closed  chan struct{}           // closed when Close is done
+	closing sync.Once
+
+	mu    sync.Mutex
+	back  chan struct{} // closed when there is a connection again; nil if nobody waits
+	known []string      // further servers, which the broker has named
+}
+
+func open(ctx context.Context, cfg transport.Config, h transport.Handler) (*endpoint, error) {
+	e := &endpoint{cfg: cfg, handler: h, kept: make(chan struct{}), closed: make(chan struct{})}
+	if err := e.check(); err != nil {
+		return nil, err
+	}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.handling, e.stop = context.WithCancel(e.ctx)
+	s, err := e.connect(ctx)
+	if err != nil {
+		e.cancel()
+		return nil, err
+	}
+	e.session.Store(s)
+	go e.keep(s)
+	return e, nil
+}
+
+// check completes the endpoint from its configuration.
+func (e *endpoint) check() (err error) {
+	if e.addr, err = parseAddress(e.cfg); err != nil {
+		return err
+	}
+	if e.cfg.WriteQueueName != "" {
+		if err := checkName("queue to write to", e.cfg.WriteQueueName); err != nil {
+			return err
+		}
+	}
+	if e.queues.Own, e.queues.Reply, err = ownQueues(e.cfg.Name); err != nil {
+		return err
+	}
+	if e.handler == nil {
+		if e.cfg.ReadQueueName != "" {
+			return errors.New("owtp: a queue to read is named, but there is no handler")
+		}
+		e.queues.Own = ""
+		return nil
+	}
+	if e.cfg.ReadQueueName != "" {
+		if err := checkShared("queue to read", e.cfg.ReadQueueName); err != nil {
+			return err
+		}
+		e.queues.Shared = e.cfg.ReadQueueName
+	}
+	if e.cfg.MaxDeliveries < 1 || e.cfg.MaxQueueLength < 1 || e.cfg.MaxQueueTime <= 0 {
+		return fmt.Errorf("owtp: serving over NATS needs MaxDeliveries, MaxQueueLength and MaxQueueTime above zero; they are %d, %d and %v",
+			e.cfg.MaxDeliveries, e.cfg.MaxQueueLength, e.cfg.MaxQueueTime)
+	}
+	e.desk.most, e.desk.room = e.cfg.MaxDeliveries, e.cfg.MaxQueueLength
+	return nil
+}
+
+// keep replaces lost connections until the endpoint is closed.
+func (e *endpoint) keep(s *session) {
+	defer close(e.kept)
+	for s != nil {
+		select {
+		case <-e.ctx.Done():
+			e.session.Store(nil)
+			s.end()
+			return
+		case <-s.gone:
+		}
+		e.session.Store(nil)
+		e.learn(s)
+		e.cfg.Logger.Warn("owtp: the connection to the NATS server is lost", "server", e.addr.host, "error", s.nc.LastError())
+		<-s.pipe.done
+		if s = e.redial(); s != nil {
+			e.resume(s)
+			if e.shut.Load() {
+				_ = s.drain(e.ctx) // Shutdown came while it was made
+			}
+			e.cfg.Logger.Info("owtp: connected to the NATS server again", "server", e.addr.host)
+		}
+	}
+}
+
+// redial tries until there is a connection, or returns nil when the endpoint is
+// closed.
+func (e *endpoint) redial() *session {
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		t := time.NewTimer(rand.N(pause))
+		select {
+		case <-e.ctx.Done():
+			t.Stop()
+			return nil
+		case <-t.C:
+		}
+		s, err := e.connect(e.ctx)
+		if err == nil {
+			return s
+		}
+		if e.ctx.Err() == nil {
+			e.cfg.Logger.Warn("owtp: no connection to the NATS server yet", "error", err)
+		}
+	}
+}
+
+// learn keeps what other servers of its cluster the broker has told of. The one
+// that was configured is always tried first.
+func (e *endpoint) learn(s *session) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.known = slices.DeleteFunc(s.nc.DiscoveredServers(), func(u string) bool { return u == e.addr.server() })
+}
+
+func (e *endpoint) servers() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return append([]string{e.addr.server()}, e.known...)
+}
+
+// resume tells those who wait that there is a connection again.
+func (e *endpoint) resume(s *session) {
+	e.session.Store(s)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.back != nil {
+		close(e.back)
+		e.back = nil
+	}
+}
+
+// connected waits for a connection until ctx ends.
+func (e *endpoint) connected(ctx context.Context) (*session, error) {
+	for {
+		if s := e.session.Load(); s != nil {
+			return s, nil
+		}
+		e.mu.Lock()
+		if e.back == nil {
+			e.back = make(chan struct{})
+		}
+		back := e.back
+		e.mu.Unlock()
+		if s := e.session.Load(); s != nil { // came between
+			return s, nil
+		}
+		select {
+		case <-back:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// serves reports whether requests are to be consumed.
+func (e *endpoint) serves() bool { return e.handler != nil && !e.shut.Load() }
+
+// Queues implements [transport.Endpoint].
+func (e *endpoint) Queues() transport.Queues { return e.queues }
+
+// Addr implements [transport.Listener]: the broker's address.
+func (e *endpoint) Addr() net.Addr { return e.addr }
+
+// RemoteAddr implements [transport.Exchanger]: the broker's address.
+func (e *endpoint) RemoteAddr() string { return e.addr.url() }
+
+// Shutdown implements [transport.Listener]. Requests that have come already are
+// handled; answers to our own still come in.
+func (e *endpoint) Shutdown(ctx context.Context) error {
+	e.shut.Store(true)
+	if s := e.session.Load(); s != nil {
+		if err := s.drain(ctx); err != nil {
+			return err
+		}
+	}
+	return e.desk.wait(ctx)
+}
+
+// drain ends the subscriptions from which requests come, and returns when the
+// last one that the broker has sent was looked at.
+func (s *session) drain(ctx context.Context) error {
+	s.draining.Do(func() {
+		for _, sub := range s.jobs {
+			done := make(chan struct{})
+			sub.SetClosedHandler(func(string) { close(done) })
+			if sub.Drain() == nil { // or it has ended with the connection
+				s.drained = append(s.drained, done)
+			}
+		}
+	})
+	for _, done := range s.drained {
+		select {
+		case <-done:
+		case <-s.gone:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// Close implements [transport.Listener] and [transport.Exchanger]. Handlers end
+// with their contexts and may still answer; requests that have not reached one
+// are refused; exchanges under way fail.
+func (e *endpoint) Close() error {
+	e.closing.Do(func() {
+		e.shut.Store(true)
+		for _, r := range e.desk.close() {
+			r.refuse(503, "shutting down")
+			r.release()
+		}
+		e.stop()
+		_ = e.desk.wait(context.Background())
+		e.cancel()
+		<-e.kept
+		close(e.closed)
+	})
+	<-e.closed
+	return nil
+}

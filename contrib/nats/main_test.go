@@ -1,0 +1,10 @@
+package nats_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/owtp-go/owtp/contrib/internal/servers"
+)
+
+func TestMain(m *testing.M) { os.Exit(servers.RunMain(m)) }

@@ -1,0 +1,104 @@
+package nats
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"fmt"
+	"strings"
+
+	"github.com/owtp-go/owtp/transport"
+)
+
+// Subjects that belong to a shared queue, whose name follows.
+const (
+	durablePrefix = "owtp.durable." // what its stream keeps
+	deadPrefix    = "owtp.dead."    // what nobody could handle
+)
+
+// group is the queue group in which the replicas of a node share its queue.
+const group = "owtp"
+
+// maxName leaves room for a prefix and a token in the 255 octets of a queue's
+// name (PROTOCOL §3.1), which is far less than a server takes.
+const maxName = 200
+
+// checkName returns an error for what is no plain subject: patterns and spaces
+// would make a message go elsewhere, or be commands of their own.
+func checkName(what, name string) error {
+	bad := func(why string) error { return fmt.Errorf("owtp: the %s %.80q %s", what, name, why) }
+	switch {
+	case name == "":
+		return fmt.Errorf("owtp: the %s has no name", what)
+	case len(name) > maxName:
+		return bad(fmt.Sprintf("is longer than %d octets", maxName))
+	case name[0] == '$' || name[0] == '_':
+		return bad("begins as the subjects of the server do")
+	case name[0] == '.' || name[len(name)-1] == '.' || strings.Contains(name, ".."):
+		return bad("has an empty part before, after or between its dots")
+	}
+	for i := range len(name) {
+		if c := name[i]; c <= ' ' || c >= 0x7f || c == '*' || c == '>' {
+			return bad("has something else in it than letters, digits and signs of ASCII, or one of * and >")
+		}
+	}
+	return nil
+}
+
+// checkShared is checkName for a queue that a program names.
+func checkShared(what, name string) error {
+	for _, own := range []string{transport.ReplyQueuePrefix, transport.OwnQueuePrefix, durablePrefix, deadPrefix} {
+		if strings.HasPrefix(name, own) {
+			return fmt.Errorf("owtp: the %s %.80q begins with %s, which is kept for queues that are made by themselves", what, name, own)
+		}
+	}
+	return checkName(what, name)
+}
+
+// ownQueues draws the names of an endpoint's own queues.
+func ownQueues(node string) (own, reply string, err error) {
+	if node == "" {
+		return "", "", fmt.Errorf("owtp: the node has no name for its queues")
+	}
+	for _, c := range node {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
+			return "", "", fmt.Errorf("owtp: the node's name in queues is %.80q; it may have letters and digits only", node)
+		}
+	}
+	name := node + "." + rand.Text()
+	return transport.OwnQueuePrefix + name, transport.ReplyQueuePrefix + name, checkName("reply queue", transport.ReplyQueuePrefix+name)
+}
+
+const tokenLen = 16
+
+// newToken tells one request's answer from another's. Who has not seen the
+// request cannot guess it: another peer that may publish answers too must not be
+// able to answer in its place.
+func newToken() string {
+	var random [tokenLen * 6 / 8]byte
+	rand.Read(random[:])
+	return base64.RawURLEncoding.EncodeToString(random[:])
+}
+
+func isToken(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return len(s) == tokenLen
+}
+
+// splitReply parts the subject that a request wants its answer at into the reply
+// queue and the token. Others than reply queues are not answered: a node must
+// not be made to publish just anywhere.
+func splitReply(subject string) (queue, token string, ok bool) {
+	dot := strings.LastIndexByte(subject, '.')
+	if dot < 0 || !isToken(subject[dot+1:]) || !isReplyQueue(subject[:dot]) {
+		return "", "", false
+	}
+	return subject[:dot], subject[dot+1:], true
+}
+
+func isReplyQueue(name string) bool {
+	return strings.HasPrefix(name, transport.ReplyQueuePrefix) && checkName("", name) == nil
+}

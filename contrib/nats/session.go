@@ -1,0 +1,316 @@
+package nats
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"regexp"
+	"slices"
+	"sync"
+	"time"
+
+	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/owtp-go/owtp/transport"
+)
+
+const (
+	// A broker that does not answer two pings is gone: the next one is dialled
+	// half a minute after the network has begun to swallow everything.
+	pingInterval = 10 * time.Second
+	pingsLost    = 2
+)
+
+// A session is one connection to the broker, with its subscriptions and with
+// what waits for answers that come over it. It is never mended: the endpoint
+// makes a new one. The client's own way of reconnecting holds its lock while it
+// dials, and sends afterwards what nobody waits for any more.
+type session struct {
+	nc    *natsgo.Conn
+	pipe  *pipe
+	gone  chan struct{}          // closed when the connection has ended
+	local string                 // address of the socket
+	most  int64                  // octets of a message with its headers
+	jobs  []*natsgo.Subscription // those that requests come from
+
+	draining sync.Once
+	drained  []chan struct{} // closed when a subscription has ended
+
+	mu      sync.Mutex
+	waiting map[string]*waiter // by token
+}
+
+// A waiter is one exchange that waits for its answer.
+type waiter struct {
+	to      string
+	results chan result
+}
+
+// A result is an answer, a receipt of a stream, or why none can come.
+type result struct {
+	msg *natsgo.Msg
+	err error
+}
+
+// connect dials and subscribes. ctx bounds both.
+func (e *endpoint) connect(ctx context.Context) (*session, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.HandshakeTimeout)
+	defer cancel()
+	s := &session{gone: make(chan struct{}), waiting: make(map[string]*waiter)}
+	d := &dialer{ctx: ctx, timeout: e.cfg.BodyTimeout}
+	o, err := e.options(s, d)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, d.abort)
+	s.nc, err = o.Connect()
+	if err == nil && !stop() {
+		err = ctx.Err()
+		s.nc.Close()
+		d.wait()
+	}
+	if err != nil {
+		stop()
+		d.abort()
+		d.wait()
+		return nil, fmt.Errorf("owtp: connecting to the NATS server %s: %w", e.addr.host, d.explain(err))
+	}
+	s.pipe = d.last()
+	s.local, s.most = s.pipe.LocalAddr().String(), s.nc.MaxPayload()
+	if err := e.subscribe(ctx, s); err != nil {
+		s.end()
+		return nil, err
+	}
+	return s, nil
+}
+
+// options are the client's for one connection.
+func (e *endpoint) options(s *session, d *dialer) (natsgo.Options, error) {
+	o := natsgo.GetDefaultOptions()
+	o.Servers = e.servers()
+	o.NoRandomize = true
+	o.AllowReconnect = false
+	o.Name = "owtp " + e.cfg.Name
+	o.Timeout = e.cfg.HandshakeTimeout
+	o.PingInterval, o.MaxPingsOut = pingInterval, pingsLost
+	o.FlusherTimeout = 0 // the pipe has its own
+	o.CustomDialer = d
+	o.SkipHostLookup = true // the dialler does it, in ctx's time
+	o.SkipSubjectValidation = true
+	o.InboxPrefix = e.queues.Reply // the account may subscribe to nothing else
+	switch {
+	case e.cfg.Account != "":
+		o.User, o.Password = e.cfg.Account, e.cfg.Password
+	default:
+		o.Token = e.cfg.Password
+	}
+	if e.addr.credentials != "" {
+		if err := natsgo.UserCredentials(e.addr.credentials)(&o); err != nil {
+			return o, fmt.Errorf("owtp: the file of credentials %s: %w", e.addr.credentials, err)
+		}
+	}
+	o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	if e.cfg.TLS != nil {
+		o.TLSConfig = e.cfg.TLS.Clone()
+		o.TLSConfig.NextProtos = nil
+	}
+	if o.TLSConfig.ServerName == "" {
+		// Servers that this one has named are known by their addresses alone.
+		o.TLSConfig.ServerName = e.addr.name
+	}
+	o.Secure = e.addr.tls
+	o.ClosedCB = func(*natsgo.Conn) { close(s.gone) }
+	o.AsyncErrorCB = func(_ *natsgo.Conn, sub *natsgo.Subscription, err error) { e.complaint(s, sub, err) }
+	o.LameDuckModeHandler = func(*natsgo.Conn) {
+		e.cfg.Logger.Info("owtp: the NATS server is about to shut down and will end the connection", "server", e.addr.host)
+	}
+	return o, nil
+}
+
+// subscribe asks for what comes to this endpoint and waits until the broker has
+// agreed.
+func (e *endpoint) subscribe(ctx context.Context, s *session) error {
+	if !s.nc.HeadersSupported() {
+		return fmt.Errorf("owtp: the NATS server %s (version %s) takes no headers; 2.2 is the first that does", e.addr.host, s.nc.ConnectedServerVersion())
+	}
+	_, err := s.nc.Subscribe(e.queues.Reply+".*", s.answered)
+	if err == nil && e.serves() {
+		err = e.subscribeRequests(s)
+	}
+	if err == nil {
+		err = s.nc.FlushWithContext(ctx)
+	}
+	if err == nil {
+		err = s.nc.LastError() // a subscription that is not allowed
+	}
+	if err != nil {
+		return fmt.Errorf("owtp: subscribing at the NATS server %s: %w", e.addr.host, err)
+	}
+	return nil
+}
+
+func (e *endpoint) subscribeRequests(s *session) error {
+	own, err := s.nc.Subscribe(e.queues.Own, func(m *natsgo.Msg) { e.arrived(s, m, e.queues.Own) })
+	if err != nil {
+		return err
+	}
+	s.jobs = append(s.jobs, own)
+	if e.queues.Shared == "" {
+		return nil
+	}
+	shared, err := s.nc.QueueSubscribe(e.queues.Shared, group, func(m *natsgo.Msg) { e.arrived(s, m, e.queues.Shared) })
+	if err != nil {
+		return err
+	}
+	s.jobs = append(s.jobs, shared)
+	return nil
+}
+
+// complaint is what the client says on the side.
+func (e *endpoint) complaint(s *session, sub *natsgo.Subscription, err error) {
+	switch {
+	case errors.Is(err, natsgo.ErrPermissionViolation):
+		if denied := deniedSubject.FindStringSubmatch(err.Error()); denied != nil {
+			s.fail(denied[1], transport.NotSent(fmt.Errorf("owtp: the account may not publish to %q", denied[1])))
+		}
+		e.cfg.Logger.Error("owtp: the NATS server refuses", "server", e.addr.host, "error", err)
+	case errors.Is(err, natsgo.ErrSlowConsumer) && sub != nil:
+		dropped, _ := sub.Dropped()
+		e.cfg.Logger.Error("owtp: messages were lost: they came faster than they could be looked at", "subject", sub.Subject, "lost", dropped)
+	default:
+		e.cfg.Logger.Warn("owtp: the NATS connection complains", "server", e.addr.host, "error", err)
+	}
+}
+
+// deniedSubject finds the subject in what a server says when it does not let a
+// client publish. There is nothing but the text.
+var deniedSubject = regexp.MustCompile(`Publish to "([^"]+)"`)
+
+// expect registers an exchange. The caller forgets it.
+func (s *session) expect(to string, results int) (token string, w *waiter) {
+	token, w = newToken(), &waiter{to: to, results: make(chan result, results)}
+	s.mu.Lock()
+	s.waiting[token] = w
+	s.mu.Unlock()
+	return token, w
+}
+
+func (s *session) forget(token string) {
+	s.mu.Lock()
+	delete(s.waiting, token)
+	s.mu.Unlock()
+}
+
+// answered gives an answer to who waits for it. What nobody waits for, or not
+// any more, is dropped.
+func (s *session) answered(m *natsgo.Msg) {
+	if len(m.Subject) <= tokenLen {
+		return
+	}
+	token := m.Subject[len(m.Subject)-tokenLen:]
+	s.mu.Lock()
+	w := s.waiting[token]
+	s.mu.Unlock()
+	if w != nil {
+		w.give(result{msg: m})
+	}
+}
+
+// fail ends the exchanges with one subject, which nothing has reached.
+func (s *session) fail(subject string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.waiting {
+		if w.to == subject {
+			w.give(result{err: err})
+		}
+	}
+}
+
+// give never waits: who gets more than was asked for needs no more.
+func (w *waiter) give(r result) {
+	select {
+	case w.results <- r:
+	default:
+	}
+}
+
+// end closes the connection and waits for it.
+func (s *session) end() {
+	s.nc.Close()
+	<-s.gone
+	<-s.pipe.done
+}
+
+// A dialer makes the pipes of one attempt to connect.
+type dialer struct {
+	ctx     context.Context
+	timeout time.Duration
+
+	mu      sync.Mutex
+	pipes   []*pipe
+	err     error
+	aborted bool
+}
+
+// Dial implements the client's CustomDialer.
+func (d *dialer) Dial(network, addr string) (net.Conn, error) {
+	var nd net.Dialer
+	conn, err := nd.DialContext(d.ctx, network, addr)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		d.err = err
+		return nil, err
+	}
+	if d.aborted {
+		_ = conn.Close()
+		return nil, net.ErrClosed
+	}
+	p := newPipe(conn, d.timeout)
+	d.pipes = append(d.pipes, p)
+	return p, nil
+}
+
+// abort hangs up, also in the midst of a handshake.
+func (d *dialer) abort() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.aborted = true
+	for _, p := range d.pipes {
+		_ = p.Close()
+		_ = p.Conn.Close()
+	}
+}
+
+// wait waits for the pipes, which have been closed.
+func (d *dialer) wait() {
+	d.mu.Lock()
+	pipes := slices.Clone(d.pipes)
+	d.mu.Unlock()
+	for _, p := range pipes {
+		<-p.done
+	}
+}
+
+func (d *dialer) last() *pipe {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.pipes[len(d.pipes)-1]
+}
+
+// explain finds the cause of an error of the client, which keeps a refused dial
+// to itself.
+func (d *dialer) explain(err error) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.ctx.Err() != nil:
+		return fmt.Errorf("no connection in time: %w", d.ctx.Err())
+	case errors.Is(err, natsgo.ErrNoServers) && d.err != nil:
+		return d.err
+	}
+	return err
+}
