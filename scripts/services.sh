@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The servers that the tests of contrib/ run against. The tests start and end
+# The servers that tests run against. The tests start and end
 # them by themselves where their programs are installed; this installs what is
 # missing, or starts containers, or says what to do. test.sh sources it.
 #
 #   scripts/services.sh            installs what is missing and says what there is
-#   scripts/services.sh control CONTAINER VERB   for the tests, see contrib/internal/servers
+#   scripts/services.sh control CONTAINER VERB   for the tests, see internal/servers
 set -euo pipefail
 
-services=(redis mariadb postgresql memcached nats)
+services=(redis mariadb postgresql memcached nats rabbitmq)
 services_missing=()    # after prepare_services: those that cannot be had
 services_containers=() # those that start_container has started
 
@@ -51,11 +51,18 @@ about() {
 	nats.image) echo nats:2.12-alpine ;;
 	nats.port) echo 4222 ;;
 	nats.units) echo nats-server ;;
+	rabbitmq.packages) echo rabbitmq-server ;;
+	rabbitmq.programs) echo rabbitmq-server rabbitmqctl epmd ;;
+	rabbitmq.variable) echo OWTP_TEST_RABBITMQ ;;
+	rabbitmq.example) echo 'amqp://owtp:PASSWORD@127.0.0.1:5672/' ;;
+	rabbitmq.image) echo rabbitmq:3.13 ;;
+	rabbitmq.port) echo 5672 ;;
+	rabbitmq.units) echo rabbitmq-server ;;
 	*) return 1 ;;
 	esac
 }
 
-# installed PROGRAM: where contrib/internal/servers looks too.
+# installed PROGRAM: where internal/servers looks too.
 installed() {
 	command -v "$1" >/dev/null ||
 		compgen -G "/usr/sbin/$1" >/dev/null || compgen -G "/usr/local/sbin/$1" >/dev/null || compgen -G "/usr/local/bin/$1" >/dev/null ||
@@ -138,6 +145,7 @@ container_ready() {
 		postgresql) docker exec "$container" pg_isready -q -h 127.0.0.1 -U owtp ;;
 		memcached) docker exec "$container" sh -c 'kill -0 1' && sleep 1 ;;
 		nats) docker exec "$container" wget -q -O /dev/null http://127.0.0.1:8222/healthz ;;
+		rabbitmq) docker exec "$container" rabbitmq-diagnostics -q check_port_connectivity ;;
 		esac >/dev/null 2>&1 && return
 		sleep 0.5
 	done
@@ -153,11 +161,12 @@ control_container() {
 	kill) docker kill "$1" ;;
 	stop) docker stop -t 15 "$1" ;;
 	start) docker start "$1" && container_ready "$1" ;;
+	ctl) docker exec "$1" rabbitmqctl -q "${@:3}" >&3 ;;
 	*)
-		printf 'pause, resume, kill, stop or start, not %q\n' "$2" >&2
+		printf 'pause, resume, kill, stop, start or ctl, not %q\n' "$2" >&2
 		return 1
 		;;
-	esac >/dev/null
+	esac 3>&1 >/dev/null
 }
 
 # start_container NAME starts a container and exports the variables that name it.
@@ -184,6 +193,10 @@ start_container() {
 		command=(sh -c 'printf "authorization { user: owtp, password: \"%s\" }\njetstream { store_dir: /data }\n" "$PASSWORD" >/tmp/conf &&
 			exec nats-server -c /tmp/conf -m 8222')
 		;;
+	rabbitmq)
+		export RABBITMQ_DEFAULT_PASS=$PASSWORD
+		options=(-e RABBITMQ_DEFAULT_PASS -e RABBITMQ_DEFAULT_USER=owtp)
+		;;
 	esac
 	for _ in 1 2 3; do
 		port=$((10000 + RANDOM % 20000))
@@ -201,6 +214,7 @@ start_container() {
 	postgresql) dsn="postgres://owtp:$PASSWORD@127.0.0.1:$port/owtp?sslmode=disable" ;;
 	memcached) dsn="127.0.0.1:$port" ;;
 	nats) dsn="nats://owtp:$PASSWORD@127.0.0.1:$port" ;;
+	rabbitmq) dsn="amqp://owtp:$PASSWORD@127.0.0.1:$port/" ;;
 	esac
 	variable=$(about "$name" variable)
 	export "$variable=$dsn"
@@ -253,7 +267,7 @@ stop_services() {
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
 	case ${1:-} in
-	control) control_container "$2" "$3" ;;
+	control) control_container "${@:2}" ;;
 	"")
 		cd "$(dirname "$0")/.."
 		trap stop_services EXIT

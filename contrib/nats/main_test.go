@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/owtp-go/owtp/contrib/internal/servers"
+	"github.com/owtp-go/owtp/internal/servers"
 )
 
 func TestMain(m *testing.M) { os.Exit(servers.RunMain(m)) }

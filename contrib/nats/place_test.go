@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/owtp-go/owtp/contrib/internal/servers"
 	"github.com/owtp-go/owtp/contrib/nats/broker"
+	"github.com/owtp-go/owtp/internal/servers"
 	"github.com/owtp-go/owtp/transport"
 	"github.com/owtp-go/owtp/transport/transporttest"
 )

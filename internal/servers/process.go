@@ -37,7 +37,7 @@ kill -CONT "$1" $(cat /proc/"$1"/task/*/children)
 kill -"$2" "$1"
 n=0
 while kill -0 "$1" && [ $n -lt 100 ]; do sleep 0.1; n=$((n+1)); done
-kill -KILL "$1"
+kill -KILL "$1" $(cat /proc/"$1"/task/*/children)
 rm -rf "$3"
 `
 

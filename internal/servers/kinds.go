@@ -28,7 +28,7 @@ type kind struct {
 	quit     syscall.Signal // asks it to end
 
 	prepare func(s *Server) error
-	command func(s *Server) []string
+	command func(s *Server) ([]string, error)
 	dsn     func(s *Server) string
 	ready   func(conn net.Conn) error
 }
@@ -70,11 +70,11 @@ func (k *kind) advice() string {
 
 var redis = kind{
 	name: "redis", env: "OWTP_TEST_REDIS", packages: "redis-server", programs: []string{"redis-server"}, password: true, quit: syscall.SIGTERM,
-	command: func(s *Server) []string {
+	command: func(s *Server) ([]string, error) {
 		// A test's own arguments come first, since a file of configuration
 		// must, and win where they repeat one of these.
 		argv := append([]string{find("redis-server")}, s.args...)
-		return append(argv, redisDefaults(s)...)
+		return append(argv, redisDefaults(s)...), nil
 	},
 	dsn: func(s *Server) string { return "redis://:" + s.Password + "@" + s.Addr + "/0" },
 	ready: func(conn net.Conn) error {
@@ -115,10 +115,10 @@ var mariadb = kind{
 		return run(s.Dir, s.kind.account(), find("mariadb-install-db"), "--no-defaults", "--datadir="+filepath.Join(s.Dir, "data"),
 			"--auth-root-authentication-method=normal", "--skip-test-db")
 	},
-	command: func(s *Server) []string {
+	command: func(s *Server) ([]string, error) {
 		return append([]string{find("mariadbd"), "--no-defaults", "--datadir=" + filepath.Join(s.Dir, "data"), "--socket=" + filepath.Join(s.Dir, "s"),
 			"--pid-file=" + filepath.Join(s.Dir, "pid"), "--bind-address=127.0.0.1", "--port=" + s.Port(), "--skip-name-resolve",
-			"--init-file=" + filepath.Join(s.Dir, "setup.sql"), "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M", "--max-connections=500"}, s.args...)
+			"--init-file=" + filepath.Join(s.Dir, "setup.sql"), "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=32M", "--max-connections=500"}, s.args...), nil
 	},
 	dsn: func(s *Server) string { return "owtp:" + s.Password + "@tcp(" + s.Addr + ")/owtp" },
 	ready: func(conn net.Conn) error {
@@ -149,9 +149,9 @@ var postgres = kind{
 		return run(s.Dir, s.kind.account(), find("initdb"), "-D", filepath.Join(s.Dir, "data"), "-U", "owtp", "--pwfile="+file,
 			"--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-sync")
 	},
-	command: func(s *Server) []string {
+	command: func(s *Server) ([]string, error) {
 		return append([]string{find("postgres"), "-D", filepath.Join(s.Dir, "data"), "-c", "listen_addresses=127.0.0.1", "-c", "port=" + s.Port(),
-			"-c", "unix_socket_directories=", "-c", "max_connections=300", "-c", "shared_buffers=64MB"}, s.args...)
+			"-c", "unix_socket_directories=", "-c", "max_connections=300", "-c", "shared_buffers=64MB"}, s.args...), nil
 	},
 	dsn: func(s *Server) string {
 		return "postgres://owtp:" + s.Password + "@" + s.Addr + "/postgres?sslmode=disable"
@@ -165,8 +165,8 @@ var postgres = kind{
 
 var memcached = kind{
 	name: "memcached", env: "OWTP_TEST_MEMCACHED", packages: "memcached", programs: []string{"memcached"}, user: "memcache", quit: syscall.SIGTERM,
-	command: func(s *Server) []string {
-		return append([]string{find("memcached"), "-l", "127.0.0.1", "-p", s.Port(), "-U", "0"}, s.args...)
+	command: func(s *Server) ([]string, error) {
+		return append([]string{find("memcached"), "-l", "127.0.0.1", "-p", s.Port(), "-U", "0"}, s.args...), nil
 	},
 	dsn: func(s *Server) string { return s.Addr },
 	ready: func(conn net.Conn) error {
@@ -182,12 +182,12 @@ var nats = kind{
 			"jetstream { store_dir: \"" + filepath.Join(s.Dir, "store") + "\", max_mem: 0, max_file: 1G }\n"
 		return os.WriteFile(filepath.Join(s.Dir, "conf"), []byte(conf), 0o600)
 	},
-	command: func(s *Server) []string {
+	command: func(s *Server) ([]string, error) {
 		argv := []string{find("nats-server"), "-a", "127.0.0.1", "-p", s.Port()}
 		if !slices.Contains(s.args, "-c") {
 			argv = append(argv, "-c", filepath.Join(s.Dir, "conf"))
 		}
-		return append(argv, s.args...)
+		return append(argv, s.args...), nil
 	},
 	dsn: func(s *Server) string { return "nats://owtp:" + s.Password + "@" + s.Addr },
 	ready: func(conn net.Conn) error {

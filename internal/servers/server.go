@@ -1,20 +1,23 @@
-// Package servers gives tests the real servers that the packages of this module
+// Package servers gives tests the real servers that packages here and in contrib
 // are clients of: started from what the system has installed, on loopback, with
 // a password and a data folder of their own, and ended with the tests.
 //
 // A server that all tests of a package share is made when the first of them
-// asks (Redis, MariaDB, Postgres, Memcached, NATS); one that a test pauses, breaks or
-// configures is its own (NewRedis and so on). A package that uses them has
+// asks (Redis, MariaDB, Postgres, Memcached, NATS, RabbitMQ); one that a test
+// pauses, breaks or configures is its own (NewRedis and so on). A package that
+// uses them has
 //
 //	func TestMain(m *testing.M) { os.Exit(servers.RunMain(m)) }
 //
 // An environment variable may name a server that runs already, in the form that
 // its driver takes: OWTP_TEST_REDIS, OWTP_TEST_MYSQL, OWTP_TEST_POSTGRES,
-// OWTP_TEST_MEMCACHED, OWTP_TEST_NATS. The shared server is then that one. Tests that pause and
-// restart a server start one of their own all the same if they can; if its
-// programs are not installed, they run the command in OWTP_TEST_REDIS_CONTROL
-// (and so on) with one more argument, which is pause, resume, kill, stop or
-// start, and which must have taken effect when the command ends.
+// OWTP_TEST_MEMCACHED, OWTP_TEST_NATS, OWTP_TEST_RABBITMQ. The shared server is
+// then that one. Tests that pause and restart a server start one of their own all
+// the same if they can; if its programs are not installed, they run the command
+// in OWTP_TEST_REDIS_CONTROL (and so on) with one more argument, which is pause,
+// resume, kill, stop or start, and which must have taken effect when the command
+// ends. OWTP_TEST_RABBITMQ_CONTROL is also given "ctl" and rabbitmqctl's
+// arguments.
 //
 // Where no server can be had a test is skipped with a message that says what to
 // install, and fails if the variable CI is set: there, nobody reads messages.
@@ -56,6 +59,7 @@ type Server struct {
 
 	kind    *kind
 	args    []string
+	env     []string // of RabbitMQ's programs
 	process *process
 	control string // the command that controls a server of others'
 	paused  bool
@@ -116,7 +120,11 @@ func (s *Server) launch(again bool) (err error) {
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		switch {
 		case s.process == nil || again && s.process.ended():
-			if s.process, err = launch(s.kind.command(s), s.Dir, s.kind.account(), s.kind.quit); err != nil {
+			var argv []string
+			if argv, err = s.kind.command(s); err != nil {
+				return err
+			}
+			if s.process, err = launch(argv, s.Dir, s.kind.account(), s.kind.quit); err != nil {
 				return err
 			}
 		case s.process.ended():

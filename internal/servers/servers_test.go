@@ -17,7 +17,7 @@ func TestMain(m *testing.M) { os.Exit(RunMain(m)) }
 
 // TestLife leads one server of each kind through all that tests do to it.
 func TestLife(t *testing.T) {
-	for _, k := range []*kind{&redis, &mariadb, &postgres, &memcached, &nats} {
+	for _, k := range []*kind{&redis, &mariadb, &postgres, &memcached, &nats, &rabbitmq} {
 		t.Run(k.name, func(t *testing.T) {
 			s := own(t, k, nil)
 			if s.Dir == "" {
