@@ -6,6 +6,7 @@ require (
 	github.com/coder/websocket v1.8.15
 	github.com/emmansun/gmsm v0.44.1
 	github.com/mr-tron/base58 v1.3.0
+	github.com/rabbitmq/amqp091-go v1.16.0
 	github.com/tidwall/gjson v1.20.1
 	golang.org/x/crypto v0.58.0
 )

@@ -1,0 +1,142 @@
+package amqpt
+
+import (
+	"context"
+	"fmt"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+)
+
+const (
+	replyPrefetch = 512 // answers on the way to us
+	replyAck      = 64  // of them are acknowledged together
+)
+
+// A consumer is the session that messages come in on. Publishing has another
+// one: a broker that is short of memory stops reading from who publishes, and
+// answers and acknowledgements are to go on.
+type consumer struct {
+	*session
+	e        *endpoint
+	requests *amqp.Channel // nil without a handler
+	replies  *amqp.Channel
+}
+
+// openConsumer connects, declares the queues and consumes them.
+func (e *endpoint) openConsumer(ctx context.Context) (*consumer, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.cfg.HandshakeTimeout)
+	defer cancel()
+	s, err := dial(ctx, e, "in")
+	if err != nil {
+		return nil, err
+	}
+	c := &consumer{session: s, e: e}
+	stop := s.within(ctx)
+	if err = c.setUp(); err == nil && !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *consumer) setUp() (err error) {
+	if c.replies, err = c.channel("the channel of answers"); err != nil {
+		return readable(err)
+	}
+	if err := (&topology{e: c.e, ch: c.replies}).declare(); err != nil {
+		return err
+	}
+	answers, err := c.consume(c.replies, c.e.queues.Reply, replyPrefetch)
+	if err != nil {
+		return err
+	}
+	c.tasks.Go(func() { c.takeAnswers(answers) })
+	if c.e.handler == nil || c.e.work.draining() {
+		return nil
+	}
+	if c.requests, err = c.channel("the channel of requests"); err != nil {
+		return readable(err)
+	}
+	for _, queue := range []string{c.e.queues.Shared, c.e.queues.Own} {
+		if queue == "" {
+			continue
+		}
+		deliveries, err := c.consume(c.requests, queue, c.e.cfg.MaxDeliveries)
+		if err != nil {
+			return err
+		}
+		c.tasks.Go(func() { c.takeRequests(queue, deliveries) })
+	}
+	c.tasks.Go(c.cancelInTime)
+	return nil
+}
+
+// consume begins with a prefetch of the consumer's own. The queue's name is the
+// consumer's tag.
+func (c *consumer) consume(ch *amqp.Channel, queue string, prefetch int) (<-chan amqp.Delivery, error) {
+	if err := ch.Qos(prefetch, 0, false); err != nil {
+		return nil, readable(err)
+	}
+	deliveries, err := ch.Consume(queue, queue, false, false, false, false, nil)
+	if err != nil {
+		return nil, step{"consuming queue", queue, "read queue " + queue}.explain(err, c.e)
+	}
+	return deliveries, nil
+}
+
+// takeRequests gives what is delivered to the handler, each on a goroutine, and
+// gives back what is not begun when the endpoint is to stop.
+func (c *consumer) takeRequests(queue string, deliveries <-chan amqp.Delivery) {
+	for d := range deliveries {
+		if !c.e.work.begin(c.ended) {
+			_ = d.Nack(false, true)
+			continue
+		}
+		go func() {
+			defer c.e.work.finish()
+			c.serve(queue, d)
+		}()
+	}
+	if !c.requests.IsClosed() && !c.e.work.draining() {
+		c.notConsumed(queue)
+	}
+}
+
+// takeAnswers gives answers to the calls that wait for them.
+func (c *consumer) takeAnswers(deliveries <-chan amqp.Delivery) {
+	n := 0
+	for d := range deliveries {
+		c.e.answered(d)
+		// What stays unacknowledged is gone with the queue.
+		if n++; n%replyAck == 0 {
+			_ = c.replies.Ack(d.DeliveryTag, true)
+		}
+	}
+	if !c.replies.IsClosed() {
+		c.notConsumed(c.e.queues.Reply)
+	}
+}
+
+// notConsumed ends the session when the broker has cancelled a consumer. The
+// next one declares the queue again.
+func (c *consumer) notConsumed(queue string) {
+	c.fail(fmt.Errorf("the broker stopped the delivery from queue %q, as if it had been deleted", queue))
+}
+
+// cancelInTime ends the consuming of requests when the endpoint is to stop.
+// Those that were on the way are given back by takeRequests.
+func (c *consumer) cancelInTime() {
+	select {
+	case <-c.e.work.stopping:
+	case <-c.ended:
+		return
+	}
+	for _, queue := range []string{c.e.queues.Shared, c.e.queues.Own} {
+		if queue != "" {
+			_ = c.requests.Cancel(queue, false)
+		}
+	}
+}

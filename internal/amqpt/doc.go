@@ -1,0 +1,47 @@
+// Package amqpt carries messages through RabbitMQ: one OWTP message is one AMQP
+// message, which the broker confirms when it is published and which is
+// acknowledged when its answer has been (PROTOCOL §7).
+//
+// # Queues
+//
+//   - Config.ReadQueueName is the node's, shared by its replicas: durable, a
+//     quorum queue, at most MaxQueueLength messages (more are refused, the caller
+//     gets 503) which live at most MaxQueueTime.
+//   - The same name and ".dead" is where the broker puts what it gave to a
+//     consumer deliveryLimit times in vain, what could not be read or handled,
+//     and what expired: the newest deadLength messages for deadTime. Nobody
+//     consumes it; operators look into it, and its x-death headers say why.
+//   - OwnQueuePrefix+Name+"."+random is for requests to this very endpoint, and
+//     ReplyQueuePrefix+Name+"."+random for answers: exclusive, gone with the
+//     connection, declared again with the same name when it is restored.
+//
+// They lie on the default exchange. With Config.Exchange they are bound to that
+// exchange with their names as keys, and everything is published there; it must
+// exist and be a direct or topic exchange. An exchange that copies (fanout) gives
+// everybody everybody's messages, which are then dropped.
+//
+// # Permissions
+//
+// RabbitMQ's least for a node named NAME that listens on QUEUE, as regular
+// expressions with the names escaped (rabbitmqctl set_permissions -p VHOST USER
+// CONFIGURE WRITE READ):
+//
+//	configure  ^(QUEUE|QUEUE\.dead|owtp\.(own|reply)\.NAME\..*)$
+//	write      ^(QUEUE\.dead|amq\.default)$
+//	read       ^(QUEUE|owtp\.(own|reply)\.NAME\..*)$
+//
+// and for one that only calls:
+//
+//	configure  ^owtp\.reply\.NAME\..*$
+//	write      ^amq\.default$
+//	read       ^owtp\.reply\.NAME\..*$
+//
+// With Config.Exchange, EXCHANGE stands in place of amq\.default, is added to
+// read, and all names of configure are added to write: a queue is bound by who
+// may write to it and read from the exchange.
+//
+// Whoever may write to the default exchange may write to every queue of the
+// virtual host. Messages of others are therefore nothing special here: they are
+// bounded, counted and dropped, and what they say is believed only where the
+// node verifies it.
+package amqpt

@@ -1,0 +1,69 @@
+package amqpt
+
+import "sync"
+
+// A workload counts the requests that are in the handler's hands.
+type workload struct {
+	slots    chan struct{} // one taken for each
+	stopping chan struct{} // closed by stop: nothing begins any more
+
+	mu      sync.Mutex
+	running int
+	stopped bool
+	idle    chan struct{} // closed when nothing runs after stop
+}
+
+func newWorkload(most int) *workload {
+	return &workload{slots: make(chan struct{}, most), stopping: make(chan struct{}), idle: make(chan struct{})}
+}
+
+// begin waits for a slot, and reports whether there is one before gone is
+// closed and before stop. Each success asks for one finish.
+func (w *workload) begin(gone <-chan struct{}) bool {
+	select {
+	case w.slots <- struct{}{}:
+	case <-w.stopping:
+		return false
+	case <-gone:
+		return false
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stopped {
+		<-w.slots
+		return false
+	}
+	w.running++
+	return true
+}
+
+func (w *workload) finish() {
+	<-w.slots
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running--
+	if w.stopped && w.running == 0 {
+		close(w.idle)
+	}
+}
+
+// stop lets nothing begin any more and returns what is closed when the last has
+// finished.
+func (w *workload) stop() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.stopped {
+		w.stopped = true
+		close(w.stopping)
+		if w.running == 0 {
+			close(w.idle)
+		}
+	}
+	return w.idle
+}
+
+func (w *workload) draining() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stopped
+}
