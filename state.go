@@ -82,7 +82,11 @@ func newState(cfg *NodeConfig, rand io.Reader, now func() time.Time) (*state, er
 		st.owned = true
 	}
 	if t := st.store.Traits(); t.MayEvict {
-		return nil, fmt.Errorf("owtp: store %q may evict records and cannot keep a node's state: a forgotten call record would let a call run twice. Use it as Peerstore only, or configure it not to evict", t.Name)
+		why := t.Evicts
+		if why == "" {
+			why = "use another store, or configure it not to evict"
+		}
+		return nil, fmt.Errorf("owtp: store %q may evict records and cannot keep a node's state: a forgotten call record would let a call run twice. It can be a Peerstore; as Store: %s", t.Name, why)
 	}
 	return st, nil
 }

@@ -79,6 +79,10 @@ type Traits struct {
 	// would let a call run twice.
 	MayEvict bool
 
+	// Evicts says why MayEvict is true and what to change, where the store
+	// knows; a node that refuses the store repeats it.
+	Evicts string
+
 	// Durable: what was stored outlives a crash of this process.
 	Durable bool
 
