@@ -5,71 +5,53 @@ import (
 	"time"
 )
 
-// claims are the calls that this process runs.
+// claims are the calls that this process runs, and what peers have taken of the
+// room for call records and kept answers.
 type claims struct {
+	named   *named
+	waiters *quota
+
 	mu      sync.Mutex
 	running map[string]*claim
-	shares  map[string]*share // by peer
-	kept    *share            // octets of answers
-	keptBy  map[string]*share // the same by peer
-	waiters *quota
+	records *shares // further attempts count as records, since they make one longer
+	replies *shares // octets of answers
+	room    int     // of replies
 }
 
-// take counts one more record of a peer and reports whether that is within its
-// bound.
-func (c *claims) take(peerID string, now, end time.Time, most int) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := c.shares[peerID]
-	if s == nil {
-		s = newShare()
-		c.shares[peerID] = s
+func newClaims(l Limits, names *named) claims {
+	return claims{
+		named: names, waiters: newQuota(maxWaitersPerPeer, maxWaiters, l.MaxReceiving, names),
+		running: make(map[string]*claim), records: newShares(), replies: newShares(), room: maxKeptReplies,
 	}
-	return s.add(1, now, end, most)
 }
 
-// give takes back a record that was not made or is removed.
-func (c *claims) give(peerID string, end time.Time) {
+// take counts one more record of a peer, or one more attempt in one, and
+// reports whether that is within its bound: one peer has half of all.
+func (c *claims) take(s slot, now time.Time, most int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s := c.shares[peerID]; s != nil {
-		s.remove(1, end)
-	}
+	return c.records.add(s, 1, now, bounds{all: most, others: c.named.part(most), one: most / 2})
+}
+
+// give takes back a record that was not made.
+func (c *claims) give(s slot) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.records.remove(s, 1)
 }
 
 // keep reports whether there is room for an answer of that size. A record is
 // never dropped early, but its answer may be: then a further attempt ends 504.
 // One peer has a quarter of the room.
-func (c *claims) keep(peerID string, octets int, now, end time.Time) bool {
+func (c *claims) keep(s slot, octets int, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if octets > maxKeptReply {
-		return false
-	}
-	s := c.keptBy[peerID]
-	if s == nil {
-		s = newShare()
-		c.keptBy[peerID] = s
-	}
-	if !s.add(octets, now, end, maxKeptReplies/4) {
-		return false
-	}
-	if !c.kept.add(octets, now, end, maxKeptReplies) {
-		s.remove(octets, end)
-		return false
-	}
-	return true
+	return octets <= maxKeptReply && c.replies.add(s, octets, now, bounds{all: c.room, others: c.named.part(c.room), one: c.room / 4})
 }
 
 func (c *claims) sweep(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.kept.prune(now)
-	for _, byPeer := range []map[string]*share{c.shares, c.keptBy} {
-		for peer, s := range byPeer {
-			if s.prune(now); s.total == 0 {
-				delete(byPeer, peer)
-			}
-		}
-	}
+	c.records.prune(now)
+	c.replies.prune(now)
 }

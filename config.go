@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
@@ -231,6 +232,8 @@ type spec struct {
 	proxies []netip.Prefix
 	path    string // to dial
 }
+
+func (s *spec) allowedIDs() []identity.ID { return slices.Collect(maps.Keys(s.allowed)) }
 
 // check validates what both roles share.
 func (c ConnectConfig) check() (*spec, error) {

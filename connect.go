@@ -163,6 +163,7 @@ func (n *OWTPNode) addRemote(r *remote) (added bool, err error) {
 		return false, fmt.Errorf("owtp: %q is connected with another configuration; ClosePeer first", r.name)
 	}
 	n.remotes[r.name] = r
+	n.named.add(s.peer)
 	if !s.peer.IsZero() {
 		n.byID[s.peer] = r.name
 	}
@@ -174,6 +175,7 @@ func (n *OWTPNode) removeRemote(r *remote) {
 	defer n.mu.Unlock()
 	if n.remotes[r.name] == r {
 		delete(n.remotes, r.name)
+		n.named.remove(r.spec().peer)
 	}
 	for id, name := range n.byID {
 		if name != r.name || n.remotes[name] != nil {

@@ -244,6 +244,7 @@ func (n *OWTPNode) PinPeer(ctx context.Context, alias, peerID string) error {
 	if bound != id {
 		return trustError("%q is bound to %s already; ForgetPeer first", alias, bound)
 	}
+	n.named.pin(alias, id)
 	return nil
 }
 
@@ -255,6 +256,7 @@ func (n *OWTPNode) ForgetPeer(ctx context.Context, alias string) error {
 	if err := n.state.forget(ctx, alias); err != nil {
 		return fmt.Errorf("owtp: ForgetPeer: %w", err)
 	}
+	n.named.unpin(alias)
 	return nil
 }
 

@@ -180,3 +180,30 @@ func (n *OWTPNode) AskForRenewal() {
 		}
 	}
 }
+
+// SetRooms makes what peers share small: call records, octets of kept answers,
+// and attempts that wait.
+func (n *OWTPNode) SetRooms(records, replies, waiters int) {
+	n.state.callRoom = records
+	n.claims.mu.Lock()
+	n.claims.room = replies
+	n.claims.mu.Unlock()
+	n.claims.waiters.mu.Lock()
+	n.claims.waiters.most = waiters
+	n.claims.waiters.mu.Unlock()
+}
+
+// Taken is what peers have of what they share.
+func (n *OWTPNode) Taken() (records, replies, waiters, requests, octets int) {
+	n.claims.sweep(n.now())
+	n.claims.mu.Lock()
+	records, replies = n.claims.records.all.total, n.claims.replies.all.total
+	n.claims.mu.Unlock()
+	n.running.mu.Lock()
+	requests, octets = n.running.inUse.n, n.running.inUse.octets
+	n.running.mu.Unlock()
+	return records, replies, n.Waiting(), requests, octets
+}
+
+// Named reports whether a peer has a share of the named ones.
+func (n *OWTPNode) Named(peerID string) bool { return n.named.has(peerID) }

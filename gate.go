@@ -14,12 +14,15 @@ import (
 // A gate decides how much of the node's work strangers get (PROTOCOL §6). Who
 // has proved itself from an address lately, and who the listener's
 // configuration names, is no stranger there and has workers of its own: a flood
-// takes nothing from them. What is claimed counts only together with the
-// address that it is claimed from, so that nobody can use up somebody else's
-// share by claiming to be him.
+// takes nothing from them. Of those, the ones that are known and named have
+// workers of their own again, since anybody can prove any number of keys. What
+// is claimed counts only together with the address that it is claimed from, so
+// that nobody can use up somebody else's share by claiming to be him.
 type gate struct {
 	strangers budget
 	known     budget
+	partners  budget // named, and known
+	named     *named
 	rate      int // handshakes a second and address
 
 	mu     sync.Mutex
@@ -41,10 +44,12 @@ const (
 
 var errRate = errors.New("too many handshakes from one address")
 
-func newGate(l Limits) gate {
+func newGate(l Limits, names *named) gate {
 	return gate{
 		strangers: newBudget(l.MaxHandshakes, l.MaxHandshakeQueue),
 		known:     newBudget(2*l.MaxHandshakes, l.MaxHandshakeQueue),
+		partners:  newBudget(2*l.MaxHandshakes, l.MaxHandshakeQueue),
+		named:     names,
 		rate:      l.MaxHandshakeRate,
 		due:       make(map[string]time.Time), proved: make(map[string]time.Time), inside: make(map[string]int),
 	}
@@ -69,7 +74,10 @@ func (g *gate) enter(ctx context.Context, remote string, id identity.ID, configu
 	from := source(remote, id)
 	b := &g.strangers
 	known := g.isKnown(from)
-	if configured || known {
+	switch {
+	case known && g.named.has(id.String()):
+		b = &g.partners
+	case configured || known:
 		b = &g.known
 	}
 	if near { // within one process nobody is at another address
@@ -82,8 +90,11 @@ func (g *gate) enter(ctx context.Context, remote string, id identity.ID, configu
 		return nil, errRate
 	}
 	// One address has a quarter of a queue, however many keys it has proved.
-	if from = network(remote); b == &g.known {
+	switch from = network(remote); b {
+	case &g.known:
 		from = "known\x00" + from
+	case &g.partners:
+		from = "named\x00" + from
 	}
 	if !g.step(from, int(b.queue)/4+1) {
 		return nil, errBusy

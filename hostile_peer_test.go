@@ -82,7 +82,7 @@ func TestOneAddressLeavesRoomInTheQueue(t *testing.T) {
 	for _, known := range []bool{false, true} {
 		limits := defaultLimits(2)
 		limits.MaxHandshakeRate = 1000
-		g := newGate(limits)
+		g := newGate(limits, newNamed())
 		enter := func(ctx context.Context, remote string, key byte) (func(), error) {
 			id := identity.ID{key}
 			if known {

@@ -17,12 +17,15 @@ type Limits struct {
 	MaxMessage int
 	// MaxReceiving is the most bytes of messages over 4 KiB that are being
 	// received at one time, by all listeners together, and as many again may
-	// be in the hands of handlers, a quarter of them one peer's. 256 MiB: ten
+	// be in the hands of handlers, a quarter of them one peer's, and a quarter
+	// left to the peers that the program names. 256 MiB: ten
 	// thousand halves of large messages must not use up the memory. More get
 	// 503, or 429 where the handler's share is used up.
 	MaxReceiving int
 	// MaxRequests is the most requests that run at one time on the node.
-	// 4096: a goroutine and a few KiB each. More get 429.
+	// 4096: a goroutine and a few KiB each. A quarter is left to the peers
+	// that the program names, if it names any: AllowPeers, Connect, PinPeer.
+	// More get 429.
 	MaxRequests int
 	// MaxRequestsPerPeer is the same for one peer. 256: one peer cannot take
 	// the whole node. More get 429, nested calls too, so that two nodes that

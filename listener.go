@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 
 	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/httpt"
@@ -22,6 +23,8 @@ type listener struct {
 	spec *spec
 	kind transport.Kind
 	tl   transport.Listener // nil for a face that somebody else serves
+
+	unnamed sync.Once // AllowPeers is not in force any more
 }
 
 // Listen binds a port and returns once it is bound. A node may listen several
@@ -42,6 +45,7 @@ func (n *OWTPNode) ListenContext(ctx context.Context, cfg ConnectConfig) error {
 	if l.tl, err = tr.Listen(ctx, tcfg, l); err != nil {
 		return fmt.Errorf("owtp: listening on %s %q: %w", cfg.ConnectType, tcfg.Address, err)
 	}
+	n.named.add(l.spec.allowedIDs()...)
 	n.mu.Lock()
 	n.listeners[l] = struct{}{}
 	n.startSweeping()
@@ -122,6 +126,7 @@ func (n *OWTPNode) face(cfg ConnectConfig, connectType string, build func(transp
 	if err != nil {
 		return nil, err
 	}
+	n.named.add(l.spec.allowedIDs()...)
 	n.mu.Lock()
 	n.startSweeping()
 	n.mu.Unlock()
@@ -162,6 +167,7 @@ func (n *OWTPNode) ListenerAddr(connectType string) string {
 }
 
 func (l *listener) close() {
+	l.unnamed.Do(func() { l.node.named.remove(l.spec.allowedIDs()...) })
 	if l.tl != nil {
 		l.tl.Close()
 	}

@@ -35,6 +35,7 @@ type OWTPNode struct {
 	// process names this node among others with the same identity.
 	process wire.Nonce
 	router  router
+	named   *named
 	claims  claims
 
 	ctx       context.Context // ends with Close
@@ -74,16 +75,18 @@ func New(cfg NodeConfig) (*OWTPNode, error) {
 }
 
 func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, error) {
+	names := newNamed()
 	n := &OWTPNode{
 		cfg: cfg, log: slog.New(loglimit.New(cfg.Logger.Handler())).With("node", cfg.Cert.ID()), told: cfg.Logger.With("node", cfg.Cert.ID()), now: now,
 		local:     secure.Local{Key: cfg.Cert.key, Rand: rand},
 		peerstore: cfg.Peerstore,
-		running:   newQuota(cfg.Limits.MaxRequestsPerPeer, cfg.Limits.MaxRequests, cfg.Limits.MaxReceiving),
-		refusals:  newQuota(maxRefusalsPerPeer, maxRefusals, 0),
+		running:   newQuota(cfg.Limits.MaxRequestsPerPeer, cfg.Limits.MaxRequests, cfg.Limits.MaxReceiving, names),
+		refusals:  newQuota(maxRefusalsPerPeer, maxRefusals, 0, names),
 		receiving: transport.NewBudget(cfg.Limits.MaxReceiving),
 		unread:    transport.NewBudget(cfg.Limits.MaxReceiving),
-		claims:    claims{running: make(map[string]*claim), shares: make(map[string]*share), kept: newShare(), keptBy: make(map[string]*share), waiters: newQuota(maxWaitersPerPeer, maxWaiters, cfg.Limits.MaxReceiving)},
-		gate:      newGate(cfg.Limits),
+		named:     names,
+		claims:    newClaims(cfg.Limits, names),
+		gate:      newGate(cfg.Limits, names),
 		listeners: make(map[*listener]struct{}), remotes: make(map[string]*remote),
 		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry), links: make(map[*link]struct{}),
 	}

@@ -48,7 +48,8 @@ const (
 // A claim is the right to run one call's handler.
 type claim struct {
 	key     string
-	peerID  string
+	slot    slot
+	listed  bool // a further attempt was added to the record
 	record  wire.CallRecord
 	version uint64
 	expires time.Time
@@ -68,25 +69,28 @@ func (n *OWTPNode) callRecordKey(peerID string, p *wire.Packet) string {
 // the handler is to run, otherwise the answer or the refusal.
 func (n *OWTPNode) claimCall(ctx context.Context, peerID string, p *wire.Packet) (*claim, *wire.Packet, *refusal) {
 	life := n.recordLife(p)
+	end := n.now().Add(life)
 	c := &claim{
-		key: n.callRecordKey(peerID, p), peerID: peerID, expires: n.now().Add(life), done: make(chan struct{}),
+		key: n.callRecordKey(peerID, p), slot: slot{peerID, n.named.has(peerID), end}, expires: end, done: make(chan struct{}),
 		record: wire.CallRecord{
 			State: wire.CallRunning, Owner: n.process, Lease: n.leaseEnd(),
 			Digest: secure.CallDigest(p), Attempts: []wire.Nonce{p.Nonce},
 		},
 	}
-	if !n.claims.take(peerID, n.now(), c.expires, n.state.recordsPerPeer()) {
-		return nil, nil, refuse(ErrTooManyRequests, wire.ReasonUnknown, "too many calls of this peer are remembered; try again later")
+	if !n.claims.take(c.slot, n.now(), n.state.callRoom) {
+		return nil, nil, refuse(ErrTooManyRequests, wire.ReasonUnknown, "too many calls of this peer, or of peers like it, are remembered; try again later")
 	}
 	version, err := n.state.insert(ctx, purposeCall, c.key, c.record.Append(nil), life)
-	if err != nil || version == 0 {
-		n.claims.give(peerID, c.expires)
-	}
 	if err != nil {
+		n.claims.give(c.slot)
 		return nil, nil, n.storeRefusal(err)
 	}
 	if version == 0 {
-		return n.retried(ctx, peerID, p, c)
+		mine, reply, refused := n.retried(ctx, peerID, p, c)
+		if !c.listed {
+			n.claims.give(c.slot)
+		}
+		return mine, reply, refused
 	}
 	c.version = version
 	return c, nil, nil
@@ -213,6 +217,7 @@ func (n *OWTPNode) list(ctx context.Context, fresh *claim, rec *wire.CallRecord,
 	if swapped == 0 {
 		return errChanged
 	}
+	fresh.listed = true
 	return nil
 }
 
@@ -324,7 +329,7 @@ func (n *OWTPNode) settle(c *claim, resp *wire.Packet, ran bool) {
 	kept := wire.Packet{Kind: wire.Response, Status: resp.Status, Msg: resp.Msg, Data: resp.Data, Format: resp.Format}
 	// The parser wants a response's nonce; each attempt gets its own.
 	reply := kept.Append(nil)
-	if !n.claims.keep(c.peerID, len(reply), n.now(), c.expires) {
+	if !n.claims.keep(slot{c.slot.peerID, c.slot.named, c.expires}, len(reply), n.now()) {
 		reply = nil
 	}
 	err := n.change(ctx, c, func(rec *wire.CallRecord) { rec.State, rec.Reply = wire.CallDone, reply })

@@ -2,9 +2,73 @@ package owtp
 
 import "time"
 
-// A share counts what somebody has taken of something that comes back by
-// itself when its time is over. It remembers the ends in steps, so that it
-// stays small however much is taken. It is not safe for concurrent use.
+// shares count what peers have taken of something that comes back by itself
+// when its time is over. They are not safe for concurrent use.
+type shares struct {
+	all, others *share // others: of peers that are not named
+	by          map[string]*share
+}
+
+// bounds are the most that all peers may have, those that are not named, and
+// one.
+type bounds struct{ all, others, one int }
+
+// A slot is whose something is, and until when.
+type slot struct {
+	peerID string
+	named  bool // when it was taken
+	end    time.Time
+}
+
+func newShares() *shares {
+	return &shares{all: newShare(), others: newShare(), by: make(map[string]*share)}
+}
+
+// add takes n, unless that is more than one of the bounds.
+func (s *shares) add(at slot, n int, now time.Time, b bounds) bool {
+	one := s.by[at.peerID]
+	if one == nil {
+		one = newShare()
+	}
+	if !one.fits(n, now, b.one) || !s.all.fits(n, now, b.all) || !at.named && !s.others.fits(n, now, b.others) {
+		return false
+	}
+	s.by[at.peerID] = one
+	one.add(n, at.end)
+	s.all.add(n, at.end)
+	if !at.named {
+		s.others.add(n, at.end)
+	}
+	return true
+}
+
+// remove gives n back before its end.
+func (s *shares) remove(at slot, n int) {
+	one := s.by[at.peerID]
+	if one == nil || !one.remove(n, at.end) {
+		return // its end has come
+	}
+	s.all.remove(n, at.end)
+	if !at.named {
+		s.others.remove(n, at.end)
+	}
+	if one.total == 0 {
+		delete(s.by, at.peerID)
+	}
+}
+
+func (s *shares) prune(now time.Time) {
+	s.all.prune(now)
+	s.others.prune(now)
+	for peer, one := range s.by {
+		if one.prune(now); one.total == 0 {
+			delete(s.by, peer)
+		}
+	}
+}
+
+// A share remembers the ends of what was taken in steps, so that it stays small
+// however much that is.
 type share struct {
 	ends  map[int64]int
 	total int
@@ -14,35 +78,37 @@ const shareStep = 8 * time.Second
 
 func newShare() *share { return &share{ends: make(map[int64]int)} }
 
-func shareSlot(end time.Time) int64 { return end.UnixNano() / int64(shareStep) }
+func shareStepOf(t time.Time) int64 { return t.UnixNano() / int64(shareStep) }
 
-// add takes n until end, unless that is more than most in all.
-func (s *share) add(n int, now, end time.Time, most int) bool {
+// fits reports whether n more are at most most.
+func (s *share) fits(n int, now time.Time, most int) bool {
 	if s.total+n > most {
 		s.prune(now)
 	}
-	if s.total+n > most {
+	return s.total+n <= most
+}
+
+func (s *share) add(n int, end time.Time) {
+	s.ends[shareStepOf(end)] += n
+	s.total += n
+}
+
+func (s *share) remove(n int, end time.Time) bool {
+	step := shareStepOf(end)
+	if s.ends[step] < n {
 		return false
 	}
-	s.ends[shareSlot(end)] += n
-	s.total += n
+	s.ends[step] -= n
+	s.total -= n
 	return true
 }
 
-// remove gives n back before its end.
-func (s *share) remove(n int, end time.Time) {
-	if slot := shareSlot(end); s.ends[slot] >= n {
-		s.ends[slot] -= n
-		s.total -= n
-	}
-}
-
 func (s *share) prune(now time.Time) {
-	past := shareSlot(now)
-	for slot, n := range s.ends {
-		if slot < past {
+	past := shareStepOf(now)
+	for step, n := range s.ends {
+		if step < past {
 			s.total -= n
-			delete(s.ends, slot)
+			delete(s.ends, step)
 		}
 	}
 }

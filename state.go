@@ -26,6 +26,9 @@ type state struct {
 	rand  io.Reader
 	now   func() time.Time
 	base  string // prefix of all keys
+	// callRoom is how many call records there are at most at one time, with
+	// further attempts, so that the rest of the state has room beside them.
+	callRoom int
 
 	epochs cachedEpoch
 
@@ -42,11 +45,17 @@ const (
 	purposeEpoch   = "epoch"
 
 	// maxRecords and maxStateBytes bound the memory of a node's own state
-	// where no store is given. A call record takes some 600 bytes for its
-	// deadline and two windows: 2^22 are 30,000 recorded calls a second for
-	// two minutes, and a GiB is reached by 14,000.
+	// where no store is given. A call record takes some 470 bytes for its
+	// deadline and two windows: 1,703,936 of them, beside the answers that
+	// are kept and the sessions, are 13,600 recorded calls a second.
 	maxRecords    = 1 << 22
 	maxStateBytes = 1 << 30
+	maxCallSize   = 512
+	sessionsRoom  = 128 << 20
+	ownCallRoom   = (maxStateBytes - maxKeptReplies - sessionsRoom) / maxCallSize
+	// givenCallRoom is the same for a store of the program's, which has a
+	// memory store's default at least. What it takes itself comes first.
+	givenCallRoom = 1 << 20
 	// maxAlias keeps a binding's key within every store's bound.
 	maxAlias = 255
 	// cacheAge is how long a shared store's facts are believed without asking
@@ -68,7 +77,8 @@ func newState(cfg *NodeConfig, rand io.Reader, now func() time.Time) (*state, er
 	}
 	st := &state{
 		store: cfg.Store, vault: vault, rand: rand, now: now,
-		base: session.NodePrefix + cfg.Cert.ID() + "/", sessions: make(map[string]*heldSession), halfOpen: make(map[string]struct{}), byPeer: make(map[identity.ID][]string),
+		callRoom: givenCallRoom,
+		base:     session.NodePrefix + cfg.Cert.ID() + "/", sessions: make(map[string]*heldSession), halfOpen: make(map[string]struct{}), byPeer: make(map[identity.ID][]string),
 	}
 	if st.store == nil {
 		if m, ok := cfg.Peerstore.(*SessionManager); ok && m != nil && m.Provider().Traits().Lists && !m.Provider().Traits().MayEvict {
@@ -79,7 +89,7 @@ func newState(cfg *NodeConfig, rand io.Reader, now func() time.Time) (*state, er
 		if st.store, err = memory.New(memory.Options{MaxEntries: maxRecords, MaxBytes: maxStateBytes, MaxSessions: 1}); err != nil {
 			return nil, err
 		}
-		st.owned = true
+		st.owned, st.callRoom = true, ownCallRoom
 	}
 	if t := st.store.Traits(); t.MayEvict {
 		why := t.Evicts
@@ -115,16 +125,6 @@ func (st *state) get(ctx context.Context, purpose, key string) (stored, error) {
 		return stored{}, fmt.Errorf("%w: purpose %s", err, purpose)
 	}
 	return stored{value, rec.Version, rec.TTL}, nil
-}
-
-// recordsPerPeer is the most call records that one peer has at one time: half of
-// what the store is known to take, so that nobody alone makes it refuse the
-// others. A store of the program's has a memory store's default at least.
-func (st *state) recordsPerPeer() int {
-	if st.owned {
-		return maxRecords / 2
-	}
-	return 1 << 19
 }
 
 // insert stores a sealed value if there is none, and returns its version or 0.

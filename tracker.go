@@ -64,47 +64,68 @@ func (t *tracker) wait(ctx context.Context) error {
 
 // A quota bounds what runs at one time under a name, a proved peer or, where
 // nobody is proved, an address; and how many octets it holds, of which one name
-// may have a quarter.
+// may have a quarter. A quarter of everything is left to the named peers.
 type quota struct {
 	perName, most, octets int
+	named                 *named
 
-	mu    sync.Mutex
-	used  map[string]holding
-	inUse holding
+	mu     sync.Mutex
+	used   map[string]holding
+	inUse  holding
+	others holding // of inUse, what peers that are not named have
 }
 
-type holding struct{ n, octets int }
+// A holding is what somebody has. Who is named is decided with the first thing
+// that he takes, and stays until he has given everything back.
+type holding struct {
+	n, octets int
+	named     bool
+}
 
-func newQuota(perName, most, octets int) *quota {
-	return &quota{perName: perName, most: most, octets: octets, used: make(map[string]holding)}
+func newQuota(perName, most, octets int, named *named) *quota {
+	return &quota{perName: perName, most: most, octets: octets, named: named, used: make(map[string]holding)}
 }
 
 func (q *quota) take(name string, octets int) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	h := q.used[name]
+	h, ok := q.used[name]
+	if !ok {
+		h.named = q.named.has(name)
+	}
 	switch {
 	case q.inUse.n >= q.most || h.n >= q.perName:
 		return false
 	case q.inUse.octets+octets > q.octets || h.octets+octets > q.octets/4:
 		return false
+	case !h.named && (q.others.n >= q.named.part(q.most) || q.others.octets+octets > q.named.part(q.octets)):
+		return false
 	}
-	q.used[name] = holding{h.n + 1, h.octets + octets}
-	q.inUse.n++
-	q.inUse.octets += octets
+	h.add(1, octets)
+	q.used[name] = h
+	q.inUse.add(1, octets)
+	if !h.named {
+		q.others.add(1, octets)
+	}
 	return true
+}
+
+func (h *holding) add(n, octets int) {
+	h.n += n
+	h.octets += octets
 }
 
 func (q *quota) give(name string, octets int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	h := q.used[name]
-	if h.n--; h.n <= 0 {
+	if h.add(-1, -octets); h.n <= 0 {
 		delete(q.used, name)
 	} else {
-		h.octets -= octets
 		q.used[name] = h
 	}
-	q.inUse.n--
-	q.inUse.octets -= octets
+	q.inUse.add(-1, -octets)
+	if !h.named {
+		q.others.add(-1, -octets)
+	}
 }
