@@ -122,6 +122,9 @@ func (f *listener) checkHello(h *wire.Hello, remote string) *refusal {
 	if h.Proof() {
 		return nil
 	}
+	if f.remote != nil {
+		return refuse(ErrKeyAgreementFailed, 0, "key agreement failed: the side that connected starts it")
+	}
 	if _, err := secure.ChooseSuite(h, f.spec.suites); err != nil {
 		return refuse(ErrKeyAgreementFailed, 0, "key agreement failed: no suite in common")
 	}

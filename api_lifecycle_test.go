@@ -37,6 +37,8 @@ func TestShutdownFinishesWhatRuns(t *testing.T) {
 				return r.Status == owtp.ErrDenialOfService
 			case owtp.ErrDenialOfService, owtp.ErrNetworkDisconnected:
 				return true
+			case owtp.ErrRequestTimeout, owtp.ErrOutcomeUnknown: // it waits in the queue for another replica
+				return w.connect == owtp.MQ
 			}
 			return false
 		})
@@ -62,7 +64,7 @@ func TestShutdownFinishesWhatRuns(t *testing.T) {
 // Shutdown always returns, also where a handler would run for ever.
 func TestShutdownReturnsWhenItsContextEnds(t *testing.T) {
 	eachWay(t, someWays(), func(t *testing.T, w way) {
-		s := newStage(t, w)
+		s := newStage(t, w, func(_, c *owtp.NodeConfig) { c.TimeoutSEC = 2 }) // a queue does not tell that nobody listens
 		sl := newSleeper(t)
 		must(t, s.host.HandleFunc("sleep", sl.handle))
 		s.connect(t)
@@ -113,17 +115,23 @@ func TestCloseListener(t *testing.T) {
 		s := newStage(t, w)
 		must(t, s.host.HandleFunc("echo", echo))
 		s.connect(t)
-		s.host.CloseListener(owtp.MQ) // none there
+		s.host.CloseListener(map[bool]string{true: owtp.HTTP, false: owtp.MQ}[w.connect == owtp.MQ]) // none there
 		answer(t, s.client, "testhost", "echo", 1)
 		s.host.CloseListener(w.connect)
 		if s.host.Listening(w.connect) {
 			t.Error("still listening")
 		}
-		if err := randomNode(t).Connect("testhost", s.dial); err == nil && w.connect != owtp.HTTP {
+		if err := randomNode(t).Connect("testhost", s.dial); err == nil && (!w.exchanges() || w.connect == owtp.MQ && w.proved()) {
 			t.Error("somebody still answers")
 		}
 		_, err := s.client.CallContext(background(t), "testhost", "echo", 1, &owtp.CallOptions{Timeout: 100 * time.Millisecond})
-		wantStatus(t, err, owtp.ErrNetworkDisconnected)
+		if w.connect == owtp.MQ && !w.proved() {
+			wantStatus(t, err, owtp.ErrRequestTimeout) // it waits in the queue
+		} else if w.connect != owtp.MQ {
+			wantStatus(t, err, owtp.ErrNetworkDisconnected)
+		} else if err == nil {
+			t.Error("answered by nobody")
+		}
 		// The address is free again, also for this node.
 		eventually(t, "the address is bound again", func() bool { return s.host.Listen(s.listen) == nil })
 		eventually(t, "the client comes back", func() bool {
@@ -224,6 +232,11 @@ func TestReconnectAfterTheServerRestarts(t *testing.T) {
 			s.connect(t)
 			answer(t, s.client, "testhost", "echo", 1)
 			must(t, s.host.Close())
+			if w.connect == owtp.MQ { // a call waits in the queue
+				s.restart(t)
+				answer(t, s.client, "testhost", "echo", 2)
+				return
+			}
 			eventually(t, "the client has noticed", func() bool {
 				_, err := s.client.CallContext(background(t), "testhost", "echo", 1, &owtp.CallOptions{Timeout: 30 * time.Millisecond})
 				return owtp.StatusOf(err) == owtp.ErrNetworkDisconnected

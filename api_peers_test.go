@@ -523,7 +523,7 @@ func TestAliasAndIDAddressThePeer(t *testing.T) {
 // Connect.
 func TestCallBackIntoTheDialler(t *testing.T) {
 	for _, w := range allWays() {
-		if w.connect == owtp.HTTP {
+		if !w.callsBack() {
 			continue
 		}
 		t.Run(w.String(), func(t *testing.T) {
@@ -645,7 +645,7 @@ func TestAllowPeersAndAuthorize(t *testing.T) {
 		} {
 			s.host.CloseListener(w.connect)
 			cfg := s.listen
-			if w.connect != owtp.Memory {
+			if w.connect != owtp.Memory && w.connect != owtp.MQ {
 				cfg.Address = "127.0.0.1:0"
 			}
 			restrict(&cfg)

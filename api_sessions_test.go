@@ -36,7 +36,7 @@ func TestSessionSetGetDelDestroy(t *testing.T) {
 		s := newStage(t, w)
 		keeper(t, s.host)
 		s.connect(t)
-		if w.connect == owtp.HTTP && !w.proved() {
+		if w.exchanges() && !w.proved() {
 			// Nothing can be kept for who is somebody else next time.
 			for _, m := range []string{"set", "del", "destroy"} {
 				if r := answer(t, s.client, "testhost", m, "x"); r.Status != 600 || !strings.Contains(r.Msg, "anonymous") {

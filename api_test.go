@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -42,12 +43,18 @@ func (w way) String() string {
 	return w.connect + "/" + form
 }
 
+// exchanges reports whether the way has messages and answers and no connection.
+func (w way) exchanges() bool { return w.connect == owtp.HTTP || w.connect == owtp.MQ }
+
+// callsBack reports whether the listening side can call who has called it.
+func (w way) callsBack() bool { return !w.exchanges() || w.connect == owtp.MQ && w.proved() }
+
 // proved reports whether the peer has an ID in this way.
 func (w way) proved() bool { return w.sign || w.suite != "" }
 
 func allWays() []way {
 	var ways []way
-	for _, c := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory} {
+	for _, c := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory, owtp.MQ} {
 		for _, sign := range []bool{false, true} {
 			for _, suite := range []string{"", "aes", "sm4"} {
 				ways = append(ways, way{c, sign, suite})
@@ -57,10 +64,16 @@ func allWays() []way {
 	return ways
 }
 
+// wires are the ways that a man in the middle of transporttest can stand in. On
+// a queue it is the broker's owner who does.
+func wires(ways []way) []way {
+	return slices.DeleteFunc(ways, func(w way) bool { return w.connect == owtp.MQ })
+}
+
 // someWays has each transport in its weakest and its strongest form.
 func someWays() []way {
 	var ways []way
-	for _, c := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory} {
+	for _, c := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory, owtp.MQ} {
 		ways = append(ways, way{c, false, ""}, way{c, true, "sm4"})
 	}
 	return ways
@@ -99,12 +112,18 @@ func newStage(t testing.TB, w way, setups ...setup) *stage {
 	}
 	s := &stage{way: w, host: startNode(t, hc), client: startNode(t, cc)}
 	s.listen = owtp.ConnectConfig{Address: "127.0.0.1:0", ConnectType: w.connect, EnableSignature: w.sign}
-	if w.connect == owtp.Memory {
+	switch w.connect {
+	case owtp.Memory:
 		s.listen.Address = freshName(t)
+	case owtp.MQ:
+		s.listen.Address = freshBroker()
 	}
 	must(t, s.host.Listen(s.listen))
 	s.listen.Address = s.host.ListenerAddr(w.connect)
 	s.dial = s.listen
+	if w.connect == owtp.MQ {
+		s.dial.WriteQueueName = "owtp.node." + s.host.NodeID()
+	}
 	return s
 }
 

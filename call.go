@@ -136,7 +136,9 @@ func (n *OWTPNode) newRequest(kind wire.Kind, method string, params any, opts *C
 }
 
 // reachable reports whether there is somebody to send to.
-func (n *OWTPNode) reachable(pid string) bool { return n.remoteOf(pid) != nil || n.linkOf(pid) != nil }
+func (n *OWTPNode) reachable(pid string) bool {
+	return n.remoteOf(pid) != nil || n.linkOf(pid) != nil || n.callerOf(pid) != nil
+}
 
 // finishCall sends a request and makes a Response of the answer.
 func (n *OWTPNode) finishCall(ctx context.Context, pid string, p *wire.Packet, opts *CallOptions) (*Response, error) {
@@ -162,6 +164,9 @@ func (n *OWTPNode) send(ctx context.Context, pid string, p *wire.Packet, opts *C
 	var err error
 	repeatable := opts != nil && opts.Repeatable
 	r := n.remoteOf(pid)
+	if r == nil && n.linkOf(pid) == nil {
+		r = n.callerOf(pid)
+	}
 	switch {
 	case r != nil && r.exch != nil:
 		out, err = r.exchange(ctx, p, repeatable)

@@ -19,6 +19,7 @@ import (
 	"github.com/owtp-go/owtp/internal/secure"
 	"github.com/owtp-go/owtp/internal/wire"
 	"github.com/owtp-go/owtp/session"
+	"github.com/owtp-go/owtp/transport"
 )
 
 // The ways to connect, for ConnectConfig.ConnectType.
@@ -163,7 +164,13 @@ type ConnectConfig struct {
 	// AllowedHosts, to listen on loopback: further Host names.
 	AllowedHosts []string `json:"allowedHosts,omitempty"`
 
-	// For MQ.
+	// Address is that of the broker for MQ: amqps://host:port/vhost (without a
+	// scheme it is amqps), amqp://, and those of brokers whose package is
+	// imported. User and password stand in it or in the fields here. A
+	// listener takes requests from ReadQueueName, by default the node's own,
+	// "owtp.node." and its ID; to dial, WriteQueueName is where the peer takes
+	// them, by default the same with the peer's ID. Messages are published to
+	// Exchange, which must exist, by default the broker's nameless one.
 	Account        string `json:"account,omitempty"`
 	Password       string `json:"password,omitempty"`
 	Exchange       string `json:"exchange,omitempty"`
@@ -230,7 +237,8 @@ type spec struct {
 	peer    identity.ID          // to dial
 	allowed map[identity.ID]bool // to listen; nil means all
 	proxies []netip.Prefix
-	path    string // to dial
+	path    string           // to dial
+	broker  transport.Broker // nil but for MQ
 }
 
 func (s *spec) allowedIDs() []identity.ID { return slices.Collect(maps.Keys(s.allowed)) }
@@ -238,8 +246,14 @@ func (s *spec) allowedIDs() []identity.ID { return slices.Collect(maps.Keys(s.al
 // check validates what both roles share.
 func (c ConnectConfig) check() (*spec, error) {
 	s := &spec{ConnectConfig: c}
-	if _, err := transportFor(c.ConnectType); err != nil {
+	if err := checkConnectType(c.ConnectType); err != nil {
 		return nil, err
+	}
+	if c.ConnectType == MQ {
+		if err := s.checkBroker(); err != nil {
+			return nil, err
+		}
+		c = s.ConnectConfig
 	}
 	if c.DataFormat != "" && c.DataFormat != wire.FormatJSON {
 		return nil, fmt.Errorf("owtp: unknown data format %.40q; known is %q", c.DataFormat, wire.FormatJSON)
@@ -299,8 +313,13 @@ func (c ConnectConfig) checkDial() (*spec, error) {
 			return nil, fmt.Errorf("owtp: address %q: %q is no path", c.Address, s.path)
 		}
 	}
-	if s.Address, err = checkAddress(c.ConnectType, address, "localhost"); err != nil {
-		return nil, err
+	if s.broker != nil && c.ReadQueueName != "" {
+		return nil, fmt.Errorf("owtp: ConnectConfig.ReadQueueName belongs to a listener; answers come to a queue that the connection makes for itself")
+	}
+	if s.broker == nil {
+		if s.Address, err = checkAddress(c.ConnectType, address, "localhost"); err != nil {
+			return nil, err
+		}
 	}
 	if c.PeerID != "" {
 		if s.peer, err = identity.ParseID(c.PeerID); err != nil {
@@ -318,10 +337,15 @@ func (c ConnectConfig) checkListen() (*spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Address, err = checkAddress(c.ConnectType, c.Address, ""); err != nil {
-		return nil, err
+	if s.broker != nil && c.WriteQueueName != "" {
+		return nil, fmt.Errorf("owtp: ConnectConfig.WriteQueueName is for Connect; a listener answers to the queue that the caller names")
 	}
-	if c.EnableSSL && len(s.TLS.Certificates) == 0 && s.TLS.GetCertificate == nil && s.TLS.GetConfigForClient == nil {
+	if s.broker == nil {
+		if s.Address, err = checkAddress(c.ConnectType, c.Address, ""); err != nil {
+			return nil, err
+		}
+	}
+	if c.EnableSSL && s.broker == nil && len(s.TLS.Certificates) == 0 && s.TLS.GetCertificate == nil && s.TLS.GetConfigForClient == nil {
 		return nil, fmt.Errorf("owtp: a listener with EnableSSL needs a certificate in ConnectConfig.TLS")
 	}
 	if c.AllowPeers != nil {

@@ -31,18 +31,15 @@ func (n *OWTPNode) ConnectContext(ctx context.Context, pid string, cfg ConnectCo
 	if err != nil {
 		return err
 	}
-	tr, err := transportFor(cfg.ConnectType)
-	if err != nil {
-		return err
-	}
 	if err := n.expectedPeer(ctx, pid, s); err != nil {
 		return err
 	}
-	r := n.newRemote(pid, s, tr)
-	if d, ok := tr.(transport.ExchangeDialer); ok {
-		if r.exch, err = d.DialExchange(ctx, n.transportConfig(s)); err != nil {
-			return localError(err, false)
-		}
+	if err := s.writeQueue(pid); err != nil {
+		return err
+	}
+	r := n.newRemote(pid, s, s.transport())
+	if err := r.dialExchanger(ctx); err != nil {
+		return localError(err, false)
 	}
 	if added, err := n.addRemote(r); !added {
 		r.close()
@@ -216,6 +213,8 @@ func (r *remote) open(ctx context.Context) error {
 		return r.establish(ctx)
 	}
 	switch mode := r.mode(); {
+	case mode != wire.ModeOpen && r.queues.Reply != "":
+		return r.introduce(ctx)
 	case mode.Sealed():
 		_, err := r.agreed(ctx)
 		return err
@@ -223,6 +222,19 @@ func (r *remote) open(ctx context.Context) error {
 		return r.proved(ctx, 0)
 	}
 	return nil
+}
+
+// dialExchanger opens what the remote exchanges messages with, if its transport
+// has exchanges.
+func (r *remote) dialExchanger(ctx context.Context) (err error) {
+	cfg := r.node.transportConfig(r.spec())
+	switch tr := r.tr.(type) {
+	case transport.Broker:
+		return r.openEndpoint(ctx, tr, cfg)
+	case transport.ExchangeDialer:
+		r.exch, err = tr.DialExchange(ctx, cfg)
+	}
+	return err
 }
 
 // KeyAgreement agrees on keys with a connected peer, which seals everything
@@ -281,7 +293,7 @@ func (n *OWTPNode) KeyAgreementContext(ctx context.Context, pid, suite string) e
 
 func unknownPeer(pid string) *Error {
 	return &Error{Status: ErrNetworkDisconnected, PeerID: pid, cause: ErrUnknownPeer,
-		Msg: "no such peer: it was never connected, or it has only called this node over HTTP, where nothing can be sent back"}
+		Msg: "no such peer: it was never connected, or it has only called this node over HTTP or, unproved, over a message queue, where nothing can be sent back"}
 }
 
 // ClosePeer ends every connection of a peer, by name or ID, and forgets its
@@ -314,6 +326,7 @@ func (n *OWTPNode) ClosePeer(pid string) {
 		links = append(links, e.links...)
 	}
 	n.mu.Unlock()
+	n.forgetCaller(id)
 	for _, r := range closing {
 		n.removeRemote(r)
 		r.close()

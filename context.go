@@ -119,7 +119,7 @@ func (c *Context) ResponseStopRun(result any, status uint64, msg string) {
 // once the answer is written. On HTTP it does nothing.
 func (c *Context) Close() { c.close = true }
 
-var errNoSession = errors.New("owtp: nothing can be kept for an anonymous peer over HTTP: its ID lives as long as the request; ask for EnableSignature or EnableKeyAgreement")
+var errNoSession = errors.New("owtp: nothing can be kept for an anonymous peer over HTTP or a message queue: its ID lives as long as the request; ask for EnableSignature or EnableKeyAgreement")
 
 // keeps reports whether the peer has an ID that outlives the request.
 func (c *Context) keeps() error {

@@ -163,10 +163,10 @@ func (n *OWTPNode) Identify(ctx context.Context, cfg ConnectConfig) (string, err
 	if err != nil {
 		return "", err
 	}
-	tr, err := transportFor(cfg.ConnectType)
-	if err != nil {
+	if err := s.writeQueue(s.Address); err != nil {
 		return "", err
 	}
+	tr := s.transport()
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Limits.HandshakeTimeout)
 	defer cancel()
 	o := secure.Offer{Transport: uint8(tr.Kind()), Mode: wire.ModeSigned, Recipient: s.peer}
@@ -181,13 +181,14 @@ func (n *OWTPNode) Identify(ctx context.Context, cfg ConnectConfig) (string, err
 }
 
 func (n *OWTPNode) identify(ctx context.Context, o secure.Offer, s *spec, tr transport.Transport) (*secure.Proof, error) {
-	if d, ok := tr.(transport.ExchangeDialer); ok {
-		exch, err := d.DialExchange(ctx, n.transportConfig(s))
-		if err != nil {
-			return nil, err
-		}
-		defer exch.Close()
-		proof, _, err := n.shakeHands(ctx, o, exchangeWith(exch))
+	r := n.newRemote(s.Address, s, tr)
+	if err := r.dialExchanger(ctx); err != nil {
+		return nil, err
+	}
+	if r.exch != nil {
+		defer r.close()
+		o.ReplyQueue = r.queues.Reply
+		proof, _, err := n.shakeHands(ctx, o, exchangeWith(r.exch, ""))
 		return proof, err
 	}
 	conn, err := tr.(transport.ConnDialer).DialConn(ctx, n.transportConfig(s))
@@ -199,9 +200,11 @@ func (n *OWTPNode) identify(ctx context.Context, o secure.Offer, s *spec, tr tra
 	return proof, err
 }
 
-func exchangeWith(exch transport.Exchanger) func(context.Context, []byte) (transport.Message, error) {
+// exchangeWith sends a message to a queue, "" being the dialled one or no queue
+// at all, and returns the answer.
+func exchangeWith(exch transport.Exchanger, to string) func(context.Context, []byte) (transport.Message, error) {
 	return func(ctx context.Context, hello []byte) (transport.Message, error) {
-		return exch.Exchange(ctx, transport.Message{Form: transport.Binary, Data: hello})
+		return exch.Exchange(ctx, transport.Message{Form: transport.Binary, Data: hello, To: to})
 	}
 }
 

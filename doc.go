@@ -116,7 +116,7 @@
 // One listener or one peer that is dialled. For both:
 //
 //   - Address: host:port; without a host localhost to dial, all addresses to
-//     listen; for [Memory] any name
+//     listen; for [Memory] any name; for [MQ] the URL of a broker
 //   - ConnectType: [HTTP], [Websocket], [MQ] or [Memory]; needed
 //   - EnableSignature: sign and demand signatures; false
 //   - EnableKeyAgreement: seal and demand seals; false
@@ -142,7 +142,9 @@
 // For message queues:
 //
 //   - Account, Password: of the broker; none
-//   - Exchange, WriteQueueName, ReadQueueName: none
+//   - WriteQueueName, to dial: the peer's queue; "owtp.node." and the peer's ID
+//   - ReadQueueName, to listen: the node's queue; "owtp.node." and its own ID
+//   - Exchange: that messages are published to; the broker's nameless one
 //
 // A field of the other role that is set is an error. Passwords and keys are left
 // out however a configuration is printed or logged.

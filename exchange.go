@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/secure"
@@ -22,6 +23,10 @@ type inbound struct {
 	epoch   wire.Nonce   // this node's, at the time
 	session *heldSession // nil unless sealed
 	request *wire.Packet
+
+	// For message queues.
+	replyTo     string // queue for the answer, once the message has named it
+	redelivered bool
 }
 
 // ServeExchange answers one message that is no part of a connection.
@@ -34,7 +39,21 @@ func (f *listener) ServeExchange(ctx context.Context, from transport.Remote, m t
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(n.ctx, func() { cancel(errNodeClosed) })()
-	in := &inbound{form: m.Form, peer: &Peer{kind: f.kind, config: f.config(), local: from.LocalAddr, remote: from.Addr}}
+	in := &inbound{
+		form: m.Form, redelivered: m.Redelivered,
+		peer: &Peer{kind: f.kind, config: f.config(), local: from.LocalAddr, remote: from.Addr},
+	}
+	if f.remote != nil {
+		in.peer.Name, in.peer.dialed = f.remote.name, true
+	}
+	if f.kind == transport.MQ {
+		return f.serveQueued(ctx, in, m)
+	}
+	return f.answer(ctx, in, m)
+}
+
+// answer finds out what a message is and answers it.
+func (f *listener) answer(ctx context.Context, in *inbound, m transport.Message) (transport.Message, error) {
 	if m.Form == transport.Binary {
 		typ, body, err := wire.ParseHeader(m.Data)
 		if err != nil {
@@ -65,11 +84,14 @@ func (f *listener) answerHello(ctx context.Context, in *inbound, body []byte) (t
 	if err != nil {
 		return transport.Message{}, badMessage(err)
 	}
+	if err := f.named(in, h.ReplyQueue); err != nil {
+		return transport.Message{}, err
+	}
 	r := f.checkHello(h, in.peer.remote)
 	if r == nil && !h.Proof() {
 		r = f.demands(h.Mode)
 	}
-	reply := secure.Reply{}
+	reply := secure.Reply{Queue: f.ownQueue()}
 	if r == nil && !h.Proof() {
 		if reply.Session, err = n.state.newSessionID(); err != nil {
 			return transport.Message{}, err
@@ -117,6 +139,11 @@ func (f *listener) answerPlain(ctx context.Context, in *inbound, m transport.Mes
 	p, err := parseOne(m)
 	if err != nil {
 		return transport.Message{}, badMessage(err)
+	}
+	if p.Kind != wire.OneWay {
+		if err := f.named(in, p.ReplyTo); err != nil {
+			return transport.Message{}, err
+		}
 	}
 	in.request, in.mode = p, wire.ModeOpen
 	if p.Signature != nil {
@@ -190,7 +217,7 @@ func (f *listener) answerSealed(ctx context.Context, in *inbound, message []byte
 	if err != nil {
 		return transport.Message{}, badMessage(err)
 	}
-	s, err := n.state.session(ctx, n.local.Key.ID(), id)
+	s, err := f.session(ctx, id)
 	if err != nil {
 		if !errors.Is(err, errUnknownSession) {
 			n.log.Error("session cannot be read", "err", err)
@@ -206,6 +233,11 @@ func (f *listener) answerSealed(ctx context.Context, in *inbound, message []byte
 	p, err := wire.ParsePacket(plain)
 	if err != nil {
 		return transport.Message{}, badMessage(err)
+	}
+	if p.Kind != wire.OneWay {
+		if err := f.named(in, p.ReplyTo); err != nil {
+			return transport.Message{}, err
+		}
 	}
 	if err := n.state.confirm(ctx, s, p.Handshake, n.cfg.Limits.SessionLifetime, n.cfg.Limits.MaxSessions); err != nil {
 		n.log.Warn("sealed message refused", "remote", in.peer.remote, "reason", err)
@@ -240,12 +272,18 @@ func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, 
 		if r := f.fresh(in); r != nil {
 			return f.prove(in, r.response(p))
 		}
+		f.noteCaller(in)
+	}
+	if f.kind == transport.MQ && p.Time != 0 { // some of its caller's patience was spent in the queue
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, time.UnixMilli(int64(p.Time)).Add(n.remaining(p)+n.cfg.Window))
+		defer cancel()
 	}
 	switch p.Kind {
 	case wire.Heartbeat:
 		return f.prove(in, &wire.Packet{Kind: wire.Heartbeat, Nonce: p.Nonce, Reason: wire.ReasonPong})
 	case wire.Cancel:
-		n.cancelCall(in.peer.id, p)
+		n.cancelCall(in.recordedAs())
 		return f.prove(in, refuse(0, 0, "").response(p))
 	case wire.Request, wire.OneWay:
 	default:
@@ -271,13 +309,14 @@ func (f *listener) execute(ctx context.Context, in *inbound) (transport.Message,
 		return nil
 	}
 	var c *claim
-	if in.mode == wire.ModeOpen {
+	if in.mode == wire.ModeOpen && f.kind != transport.MQ {
 		if r := admit(); r != nil {
 			return f.prove(in, r.response(p))
 		}
 	} else {
 		var answer *wire.Packet
-		if c, answer = n.claimed(ctx, in.peer, p, in.epoch, admit); answer != nil {
+		peerID, recorded := in.recordedAs()
+		if c, answer = n.claimed(ctx, peerID, recorded, in.epoch, in.redelivered, admit); answer != nil {
 			if now, err := n.state.epoch(ctx); err == nil {
 				in.epoch = now // another one is why, perhaps
 			}
@@ -313,7 +352,13 @@ func (f *listener) fresh(in *inbound) *refusal {
 		epoch = in.session.OwnEpoch
 	}
 	if epoch != in.epoch || in.mode.Signed() && p.Epoch != in.epoch {
+		if in.redelivered {
+			return refuseUnknown // whoever got it first may have run it
+		}
 		return refuseEpoch
+	}
+	if f.kind == transport.MQ {
+		return f.freshInQueue(p)
 	}
 	now, window := f.node.now().UnixMilli(), f.node.cfg.Window.Milliseconds()
 	if p.Time > 1<<62 || int64(p.Time) < now-window || int64(p.Time) > now+window {

@@ -51,6 +51,7 @@ func (n *OWTPNode) sweep() {
 		}
 		n.claims.sweep(n.now())
 		n.gate.sweep()
+		n.sweepCallers()
 		n.mu.Lock()
 		links := n.allLinks()
 		n.mu.Unlock()

@@ -3,6 +3,7 @@ package owtp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,7 @@ type proofState struct {
 	epoch  wire.Nonce
 	at     time.Time     // of the last answer that was proved
 	ended  uint64        // connections that had ended by then
+	queue  string        // on MQ: of the replica that proved itself, if it wants to be asked there
 	offset time.Duration // of the peer's clock, once it has refused ours
 }
 
@@ -116,8 +118,15 @@ func (r *remote) shake(ctx context.Context, suites []*secure.Suite, mode wire.Mo
 	n := r.node
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Limits.HandshakeTimeout)
 	defer cancel()
-	o := secure.Offer{Transport: uint8(r.tr.Kind()), Mode: mode, Suites: suites, Recipient: r.pinned()}
+	if r.passive && suites != nil {
+		return nil, errPassive
+	}
+	o := secure.Offer{
+		Transport: uint8(r.tr.Kind()), Mode: mode, Suites: suites, Recipient: r.pinned(),
+		ReplyQueue: r.queues.Reply, RequestQueue: r.queues.Own,
+	}
 	r.mu.Lock()
+	to := r.proof.queue
 	if r.session != nil && suites != nil {
 		o.Retires = r.session.ID
 	}
@@ -127,7 +136,11 @@ func (r *remote) shake(ctx context.Context, suites []*secure.Suite, mode wire.Mo
 		return nil, newError(ErrDenialOfService, "the store cannot give the epoch: %w", err)
 	}
 	ended := r.ended()
-	proof, s, err := n.shakeHands(ctx, o, exchangeWith(r.exch))
+	proof, s, err := n.shakeHands(ctx, o, exchangeWith(r.exch, to))
+	if to != "" && errors.Is(err, transport.ErrNotSent) { // that replica is gone
+		r.leaveReplica(to)
+		proof, s, err = n.shakeHands(ctx, o, exchangeWith(r.exch, ""))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +150,7 @@ func (r *remote) shake(ctx context.Context, suites []*secure.Suite, mode wire.Mo
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.proof.key, r.proof.epoch, r.proof.at, r.proof.ended = proof.Key, proof.Epoch, time.Now(), ended
+	r.proof.queue = proof.Queue
 	if s == nil {
 		return nil, nil
 	}
@@ -144,6 +158,7 @@ func (r *remote) shake(ctx context.Context, suites []*secure.Suite, mode wire.Mo
 		return nil, newError(ErrKeyAgreementFailed, "the peer gave the session no ID")
 	}
 	life := min(time.Duration(s.Lifetime)*time.Millisecond, n.cfg.Limits.SessionLifetime)
+	r.earlier = r.session
 	r.session = &clientSession{Session: s, renew: time.Now().Add(life - life/8)}
 	return r.session, nil
 }
@@ -154,6 +169,7 @@ type attempted struct {
 	epoch wire.Nonce // of the peer, that it belonged to
 	sent  bool       // the peer may have got it
 	under *clientSession
+	to    string // the queue of one replica that it went to; "" is everybody's
 	resp  *wire.Packet
 }
 
@@ -195,6 +211,9 @@ func (r *remote) attempt(ctx context.Context, p *wire.Packet, bound wire.Nonce) 
 	if !bound.IsZero() && epoch != bound {
 		return a, errOtherEpoch
 	}
+	if p.Kind != wire.OneWay {
+		p.ReplyTo = r.queues.Reply
+	}
 	if mode.Signed() {
 		p.Mode, p.Transport, p.Recipient, p.Epoch = mode, uint8(peer.kind), wire.ID(proof.key.ID()), epoch
 		if err := secure.Sign(n.local.Rand, n.local.Key, p); err != nil {
@@ -205,13 +224,23 @@ func (r *remote) attempt(ctx context.Context, p *wire.Packet, bound wire.Nonce) 
 	if err != nil {
 		return a, err
 	}
+	if mode != wire.ModeOpen {
+		a.to = proof.queue
+	}
+	m.To, m.OneWay = a.to, p.Kind == wire.OneWay && r.queues.Reply != ""
 	answer, err := r.exch.Exchange(ctx, m)
 	if err != nil {
 		a.sent = !errors.Is(err, transport.ErrNotSent)
+		if a.to != "" && !a.sent && r.leaveReplica(a.to) {
+			return a, fmt.Errorf("%w: %w", errReplicaGone, err)
+		}
 		r.doubt()
 		return a, err
 	}
 	a.sent = true
+	if m.OneWay {
+		return a, nil // the broker has taken it, and nobody answers
+	}
 	a.resp, err = r.decode(answer, p, s, peer)
 	if err == nil && mode != wire.ModeOpen {
 		r.mu.Lock()

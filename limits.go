@@ -60,6 +60,14 @@ type Limits struct {
 	// MaxHeader is the most bytes of HTTP headers. 16 KiB: browsers and
 	// proxies send far less than the library's 1 MiB.
 	MaxHeader int
+	// MaxDeliveries is the most requests that one listener on a message queue
+	// holds at one time. 256: enough to keep the handlers busy, and few that
+	// wait for this replica while another is idle.
+	MaxDeliveries int
+	// MaxQueueLength is the most messages that lie in the node's queue at the
+	// broker. 100,000: what a node works off in a minute. More are refused
+	// with 503.
+	MaxQueueLength int
 	// MaxQueued is the most bytes that wait to be written on one connection.
 	// 8 MiB, and always room for one message; then senders wait.
 	MaxQueued int
@@ -96,7 +104,7 @@ func defaultLimits(processors int) Limits {
 	return Limits{
 		MaxMessage: 4 << 20, MaxReceiving: 256 << 20, MaxRequests: 4096, MaxRequestsPerPeer: 256, MaxCalls: 65536,
 		MaxConns: 16384, MaxConnsPerPeer: 8, MaxHandshakes: max(processors/2, 1), MaxHandshakeQueue: 64, MaxHandshakeRate: 100,
-		MaxSessions: 16, MaxHeader: 16 << 10, MaxQueued: 8 << 20,
+		MaxDeliveries: 256, MaxQueueLength: 100_000, MaxSessions: 16, MaxHeader: 16 << 10, MaxQueued: 8 << 20,
 		HandshakeTimeout: 10 * time.Second, BodyTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second,
 		MaxKeyRecords: secure.MaxRecords, MaxKeyBytes: secure.MaxOctets, MaxKeyAge: time.Hour,
 		Heartbeat: 15 * time.Second, SessionLifetime: time.Hour, MaxReconnectDelay: 30 * time.Second,

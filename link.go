@@ -294,7 +294,7 @@ func (l *link) serve(ctx context.Context, p *wire.Packet) (resp *wire.Packet, cl
 	}
 	// Order needs no record here; a call key of the caller's does (PROTOCOL §8).
 	if !p.CallKey.IsZero() && l.peer.key != nil {
-		c, answer := n.claimed(ctx, l.peer, p, l.ownEpoch, func() *refusal { return nil })
+		c, answer := n.claimed(ctx, l.peer.id, p, l.ownEpoch, false, func() *refusal { return nil })
 		if answer != nil {
 			return answer, false
 		}

@@ -89,10 +89,7 @@ func lifeNode(t *testing.T, cfg NodeConfig) *OWTPNode {
 // lifeListen puts something else than a node behind an address in the process.
 func lifeListen(t *testing.T, n *OWTPNode, addr string, acceptor transport.Handler) (stop func()) {
 	t.Helper()
-	tr, err := transportFor(Memory)
-	if err != nil {
-		t.Fatal(err)
-	}
+	tr := transports[Memory]
 	spec, err := ConnectConfig{ConnectType: Memory, Address: addr}.checkListen()
 	if err != nil {
 		t.Fatal(err)

@@ -25,6 +25,10 @@ type listener struct {
 	tl   transport.Listener // nil for a face that somebody else serves
 
 	unnamed sync.Once // AllowPeers is not in force any more
+
+	// For message queues.
+	remote *remote       // whose answering side this is; nil for what Listen made
+	bound  chan struct{} // closed once tl is set; nil where nobody needs to wait
 }
 
 // Listen binds a port and returns once it is bound. A node may listen several
@@ -42,10 +46,12 @@ func (n *OWTPNode) ListenContext(ctx context.Context, cfg ConnectConfig) error {
 	if err != nil {
 		return err
 	}
+	l.bound = make(chan struct{})
 	if l.tl, err = tr.Listen(ctx, tcfg, l); err != nil {
 		return fmt.Errorf("owtp: listening on %s %q: %w", cfg.ConnectType, tcfg.Address, err)
 	}
 	n.named.add(l.spec.allowedIDs()...)
+	close(l.bound)
 	n.mu.Lock()
 	n.listeners[l] = struct{}{}
 	n.startSweeping()
@@ -64,10 +70,10 @@ func (n *OWTPNode) newListener(cfg ConnectConfig) (*listener, transport.Config, 
 	if err != nil {
 		return nil, transport.Config{}, nil, err
 	}
-	tr, err := transportFor(cfg.ConnectType)
-	if err != nil {
-		return nil, transport.Config{}, nil, err
+	if s.broker != nil && s.ReadQueueName == "" {
+		s.ReadQueueName = nodeQueue(n.NodeID())
 	}
+	tr := s.transport()
 	return &listener{node: n, spec: s, kind: tr.Kind()}, n.transportConfig(s), tr, nil
 }
 
@@ -80,7 +86,8 @@ func (n *OWTPNode) transportConfig(s *spec) transport.Config {
 		ReadBufferSize: s.ReadBufferSize, WriteBufferSize: s.WriteBufferSize,
 		AllowedOrigins: s.AllowedOrigins, AllowedHosts: s.AllowedHosts, TrustedProxies: s.proxies,
 		Account: s.Account, Password: s.Password, Exchange: s.Exchange,
-		WriteQueueName: s.WriteQueueName, ReadQueueName: s.ReadQueueName, Logger: n.log,
+		WriteQueueName: s.WriteQueueName, ReadQueueName: s.ReadQueueName, Name: n.NodeID(),
+		MaxDeliveries: l.MaxDeliveries, MaxQueueLength: l.MaxQueueLength, MaxQueueTime: n.cfg.MaxQueueTime, Logger: n.log,
 	}
 }
 
@@ -184,6 +191,10 @@ func (l *listener) shutdown(ctx context.Context) error {
 // admits reports whether a peer of that ID may come in. It is asked with a
 // claimed ID before anything expensive, and the proof follows for the same ID.
 func (l *listener) admits(id identity.ID, remote string) bool {
+	if l.remote != nil && l.remote.pinned() != id {
+		l.node.log.Info("somebody else calls back", "peer", id.String(), "expected", l.remote.name)
+		return false
+	}
 	if l.spec.allowed != nil && !l.spec.allowed[id] {
 		l.node.log.Info("peer is not among the allowed", "peer", id.String(), "remote", remote)
 		return false
@@ -199,6 +210,15 @@ func (l *listener) admits(id identity.ID, remote string) bool {
 
 // demands returns the refusal of a packet of that mode, or nil (PROTOCOL §4).
 func (l *listener) demands(m wire.Mode) *refusal {
+	if l.remote != nil { // as strong as this side's own calls
+		switch want := l.remote.mode(); {
+		case want.Signed() && !m.Signed():
+			return refuseUnsigned
+		case want.Sealed() && !m.Sealed():
+			return refuseUnsealed
+		}
+		return nil
+	}
 	restricted := l.spec.allowed != nil || l.spec.Authorize != nil
 	switch {
 	case l.spec.EnableSignature && !m.Signed(), restricted && m == wire.ModeOpen:

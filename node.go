@@ -58,6 +58,7 @@ type OWTPNode struct {
 	byID      map[identity.ID]string // names by proved ID, the newest
 	peers     map[string]*peerEntry  // open connections by peer ID
 	links     map[*link]struct{}     // all that are served, registered or not
+	callers   map[string]*caller     // over message queues, by peer ID
 	handlers  peerHandlers
 	sweeping  bool
 }
@@ -88,7 +89,7 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 		claims:    newClaims(cfg.Limits, names),
 		gate:      newGate(cfg.Limits, names),
 		listeners: make(map[*listener]struct{}), remotes: make(map[string]*remote),
-		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry), links: make(map[*link]struct{}),
+		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry), links: make(map[*link]struct{}), callers: make(map[string]*caller),
 	}
 	n.router.fold()
 	if _, err := io.ReadFull(rand, n.process[:]); err != nil {
@@ -271,6 +272,7 @@ func (n *OWTPNode) Close() error {
 	}
 	clear(n.remotes)
 	clear(n.byID)
+	clear(n.callers)
 	links := n.allLinks()
 	n.mu.Unlock()
 	for _, l := range links {

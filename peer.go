@@ -50,7 +50,7 @@ func (p *Peer) IsHost() bool { return p.dialed }
 // the listening side, since nothing can be sent to the peer.
 func (p *Peer) IsConnected() bool {
 	if p.link == nil {
-		return p.dialed
+		return p.dialed || p.kind == transport.MQ
 	}
 	return !p.link.ended()
 }

@@ -224,7 +224,7 @@ func (n *OWTPNode) IsConnectPeer(pid string) bool {
 		return true
 	}
 	r := n.remoteOf(pid)
-	return r != nil && r.exch != nil
+	return r != nil && r.exch != nil || n.callerOf(pid) != nil
 }
 
 // guardCallback runs a function of the program's and logs its panic.

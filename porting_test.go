@@ -241,14 +241,14 @@ func TestPortedPeerAndContext(t *testing.T) {
 		if w.proved() != (c.pid == s.client.NodeID()) {
 			t.Errorf("PID is %s, the client is %s", c.pid, s.client.NodeID())
 		}
-		if c.peer.IsHost() || c.peer.RemoteAddr().String() != c.remote || c.peer.ConnectConfig().ConnectType != w.connect || c.peer.EnableKeyAgreement() != (w.suite != "" || w.sign && w.connect != owtp.HTTP) {
+		if c.peer.IsHost() || c.peer.RemoteAddr().String() != c.remote || c.peer.ConnectConfig().ConnectType != w.connect || c.peer.EnableKeyAgreement() != (w.suite != "" || w.sign && !w.exchanges()) {
 			t.Errorf("peer: host %v, remote %v and %v, config %v, sealed %v", c.peer.IsHost(), c.peer.RemoteAddr(), c.remote, c.peer.ConnectConfig(), c.peer.EnableKeyAgreement())
 		}
 		if c.peer.IsConnected() != (w.connect != owtp.HTTP) {
 			t.Errorf("IsConnected is %v", c.peer.IsConnected())
 		}
 		// The other end sees the server.
-		if online := s.client.OnlinePeers(); (len(online) == 1) != (w.connect != owtp.HTTP) {
+		if online := s.client.OnlinePeers(); (len(online) == 1) == w.exchanges() {
 			t.Errorf("%d online peers", len(online))
 		} else if len(online) == 1 && (!online[0].IsHost() || online[0].Name != "testhost" || online[0] != s.client.GetOnlinePeer("testhost")) {
 			t.Errorf("online peer %v", online[0].PID())

@@ -57,6 +57,8 @@ type claim struct {
 	cancel  context.CancelCauseFunc // of the handler
 	waiting atomic.Int32            // further attempts that wait for it here
 
+	redelivered bool // the broker has delivered the packet before, perhaps
+
 	mu sync.Mutex // orders changes of the record in the store
 }
 
@@ -67,15 +69,20 @@ func (n *OWTPNode) callRecordKey(peerID string, p *wire.Packet) string {
 
 // claimCall makes the record of a call, or finds it. It returns the claim if
 // the handler is to run, otherwise the answer or the refusal.
-func (n *OWTPNode) claimCall(ctx context.Context, peerID string, p *wire.Packet) (*claim, *wire.Packet, *refusal) {
+func (n *OWTPNode) claimCall(ctx context.Context, peerID string, p *wire.Packet, redelivered bool) (*claim, *wire.Packet, *refusal) {
 	life := n.recordLife(p)
 	end := n.now().Add(life)
 	c := &claim{
-		key: n.callRecordKey(peerID, p), slot: slot{peerID, n.named.has(peerID), end}, expires: end, done: make(chan struct{}),
+		key: n.callRecordKey(peerID, p), slot: slot{peerID, n.named.has(peerID), end}, expires: end, done: make(chan struct{}), redelivered: redelivered,
 		record: wire.CallRecord{
 			State: wire.CallRunning, Owner: n.process, Lease: n.leaseEnd(),
 			Digest: secure.CallDigest(p), Attempts: []wire.Nonce{p.Nonce},
 		},
+	}
+	if redelivered {
+		if r := n.ranElsewhere(ctx, c.key); r != nil {
+			return nil, nil, r
+		}
 	}
 	if !n.claims.take(c.slot, n.now(), n.state.callRoom) {
 		return nil, nil, refuse(ErrTooManyRequests, wire.ReasonUnknown, "too many calls of this peer, or of peers like it, are remembered; try again later")
@@ -196,12 +203,31 @@ func (n *OWTPNode) retried(ctx context.Context, peerID string, p *wire.Packet, f
 	}
 }
 
+// ranElsewhere refuses what a broker delivers again where nobody can know what
+// became of the first delivery: another replica, with a store of its own, may
+// have got it (PROTOCOL §8).
+func (n *OWTPNode) ranElsewhere(ctx context.Context, key string) *refusal {
+	if n.state.store.Traits().Shared {
+		return nil
+	}
+	_, err := n.state.get(ctx, purposeCall, key)
+	switch {
+	case errors.Is(err, session.ErrNotFound):
+		return refuseUnknown
+	case err != nil:
+		return n.storeRefusal(err)
+	}
+	return nil
+}
+
 // errChanged says that somebody else changed the record first.
 var errChanged = refuse(0, 0, "")
 
 // list adds the nonce to the record's attempts.
 func (n *OWTPNode) list(ctx context.Context, fresh *claim, rec *wire.CallRecord, version uint64, nonce wire.Nonce) *refusal {
 	switch {
+	case slices.Contains(rec.Attempts, nonce) && fresh.redelivered:
+		return nil // the same attempt, which the broker brings once more
 	case slices.Contains(rec.Attempts, nonce):
 		return refuseCopy
 	case rec.Digest != fresh.record.Digest:

@@ -25,6 +25,9 @@ type remote struct {
 	exch transport.Exchanger // nil where the transport has connections
 	cfg  atomic.Pointer[spec]
 
+	queues  transport.Queues // of this side, on MQ
+	passive bool             // on MQ: the peer called first, and starts every agreement
+
 	ctx    context.Context // ends with ClosePeer
 	cancel context.CancelCauseFunc
 	keyed  keyedCalls
@@ -43,6 +46,7 @@ type remote struct {
 	waiting      int       // calls that wait for a connection
 	proof        proofState
 	session      *clientSession
+	earlier      *clientSession // that session replaced
 }
 
 func (n *OWTPNode) newRemote(name string, s *spec, tr transport.Transport) *remote {
@@ -361,10 +365,7 @@ func (r *remote) close() {
 	if l != nil {
 		l.closeGently()
 	}
-	if r.exch != nil {
-		// What runs ends by its own context; only idle sockets close now.
-		r.exch.Close()
-	}
+	r.closeExchanger()
 }
 
 func (r *remote) String() string { return fmt.Sprintf("%s at %s", r.name, r.spec().Address) }

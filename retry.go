@@ -77,8 +77,11 @@ func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) 
 		again, reason := t.judge(a, err)
 		out = outcome{a.resp, &q, a.sent || t.maybe, a.mode != wire.ModeOpen}
 		if !again {
-			if errors.Is(ctx.Err(), context.Canceled) && a.sent && a.mode != wire.ModeOpen {
+			if errors.Is(ctx.Err(), context.Canceled) && a.sent && (a.mode != wire.ModeOpen || r.queues.Reply != "") {
 				r.cancelCall(&q)
+			}
+			if errors.Is(err, context.DeadlineExceeded) && a.sent && a.to != "" && r.replicaIsGone(a.to, &q) {
+				err = newError(ErrOutcomeUnknown, "the replica that was asked is gone; whether the call ran is not known")
 			}
 			if t.maybe && err == nil && a.resp.Reason == wire.ReasonEpoch || errors.Is(err, errOtherEpoch) {
 				err = newError(ErrOutcomeUnknown, "the peer has restarted or forgotten since the first attempt; whether the call ran is not known")
@@ -138,6 +141,8 @@ func (t *retry) judge(a attempted, err error) (again bool, reason string) {
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, errOtherEpoch), errors.Is(err, ErrTrust):
 		return false, ""
+	case errors.Is(err, errReplicaGone):
+		return true, err.Error() // another replica is asked for its proof first
 	case !sent && !before:
 		return false, "" // nobody there; say so at once
 	case errors.As(err, &e) && !e.Proved || errors.As(err, &refusal):
@@ -218,6 +223,21 @@ func (r *remote) cancelCall(q *wire.Packet) {
 		r.attempt(ctx, &wire.Packet{Kind: wire.Cancel, Nonce: q.Nonce, CallKey: q.CallKey}, wire.Nonce{})
 	})
 }
+
+// replicaIsGone finds out whether the replica that was asked still takes
+// messages, by cancelling the call there: 504 tells more than 408 where nobody
+// will ever know.
+func (r *remote) replicaIsGone(queue string, q *wire.Packet) bool {
+	ctx, cancel := context.WithTimeout(r.ctx, cancelPatience)
+	defer cancel()
+	r.attempt(ctx, &wire.Packet{Kind: wire.Cancel, Nonce: q.Nonce, CallKey: q.CallKey}, wire.Nonce{})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.proof.queue != queue // leaveReplica, or a new agreement after it
+}
+
+// cancelPatience is short: the caller's time is over already.
+const cancelPatience = 100 * time.Millisecond
 
 // transact brings a request over the connection of now. With a call key of the
 // caller's it is sent again over the next connection if this one is lost; the

@@ -70,8 +70,8 @@ func (n *OWTPNode) run(ctx context.Context, peer *Peer, p *wire.Packet, signed b
 // Where others share the store, the epoch is read once more after that: if the
 // store was flushed, the record of an earlier copy is gone and so is the epoch
 // that the packet belongs to, whatever was remembered of it.
-func (n *OWTPNode) claimed(ctx context.Context, peer *Peer, p *wire.Packet, epoch wire.Nonce, admit func() *refusal) (*claim, *wire.Packet) {
-	c, reply, refused := n.claimCall(ctx, peer.id, p)
+func (n *OWTPNode) claimed(ctx context.Context, peerID string, p *wire.Packet, epoch wire.Nonce, redelivered bool, admit func() *refusal) (*claim, *wire.Packet) {
+	c, reply, refused := n.claimCall(ctx, peerID, p, redelivered)
 	switch {
 	case refused != nil:
 		return nil, refused.response(p)

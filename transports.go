@@ -2,6 +2,8 @@ package owtp
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/owtp-go/owtp/internal/httpt"
 	"github.com/owtp-go/owtp/internal/memt"
@@ -9,16 +11,39 @@ import (
 	"github.com/owtp-go/owtp/transport"
 )
 
-// transports are the ways to connect that come with the node.
-var transports = map[string]transport.Transport{
-	HTTP:      httpt.New(),
-	Websocket: wst.New(),
-	Memory:    memt.New(),
+// transports are the ways to connect that come with the node, and brokers the
+// message brokers, by the scheme of their address.
+var (
+	transports = map[string]transport.Transport{
+		HTTP:      httpt.New(),
+		Websocket: wst.New(),
+		Memory:    memt.New(),
+	}
+	brokers = map[string]transport.Broker{}
+)
+
+// transport returns what carries messages for a checked configuration.
+func (s *spec) transport() transport.Transport {
+	if s.broker != nil {
+		return s.broker
+	}
+	return transports[s.ConnectType]
 }
 
-func transportFor(connectType string) (transport.Transport, error) {
-	if t, ok := transports[connectType]; ok {
-		return t, nil
+func checkConnectType(connectType string) error {
+	if transports[connectType] != nil || connectType == MQ {
+		return nil
 	}
-	return nil, fmt.Errorf("owtp: unknown connect type %.40q; known are %q, %q and %q", connectType, HTTP, Websocket, Memory)
+	return fmt.Errorf("owtp: unknown connect type %.40q; known are %q, %q, %q and %q", connectType, HTTP, Websocket, MQ, Memory)
+}
+
+func brokerFor(scheme string) transport.Broker {
+	if b := brokers[scheme]; b != nil {
+		return b
+	}
+	return transport.BrokerFor(scheme)
+}
+
+func brokerSchemes() []string {
+	return slices.Sorted(slices.Values(append(slices.Collect(maps.Keys(brokers)), transport.BrokerSchemes()...)))
 }
