@@ -56,6 +56,11 @@ type ManagerConfig struct {
 	// [ErrTooLarge]. 0 means 64 KiB; at most [MaxValueLen].
 	MaxSessionBytes int `json:"maxSessionBytes"`
 
+	// StoreTimeout is how long one operation of a store outside this process
+	// may take; see [Bounded]. 0 means [DefaultStoreTimeout], two seconds; at
+	// most a minute. In JSON it is a number of nanoseconds.
+	StoreTimeout time.Duration `json:"storeTimeout,omitempty"`
+
 	// Now replaces the clock, for tests, also of a store in this process; nil
 	// means the system's.
 	Now func() time.Time `json:"-"`
@@ -101,6 +106,12 @@ func (c *ManagerConfig) checked() (*ManagerConfig, error) {
 	}
 	if out.MaxSessionBytes < 256 || out.MaxSessionBytes > MaxValueLen {
 		return nil, fmt.Errorf("session: MaxSessionBytes is %d; it must be within 256 and %d", out.MaxSessionBytes, MaxValueLen)
+	}
+	if out.StoreTimeout == 0 {
+		out.StoreTimeout = DefaultStoreTimeout
+	}
+	if out.StoreTimeout < time.Millisecond || out.StoreTimeout > time.Minute {
+		return nil, fmt.Errorf("session: StoreTimeout is %v; it must be within 1ms and 1m, or 0 for %v", out.StoreTimeout, DefaultStoreTimeout)
 	}
 	if out.Logger == nil {
 		out.Logger = slog.New(slog.DiscardHandler)

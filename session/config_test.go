@@ -24,6 +24,7 @@ func TestConfigFields(t *testing.T) {
 		"SessionIDPrefix":  {strings.Repeat("x", 129)},
 		"MaxSessions":      {-1},
 		"MaxSessionBytes":  {-1, 1, session.MaxValueLen + 1},
+		"StoreTimeout":     {-time.Second, time.Microsecond, time.Hour},
 		"Now":              nil,
 		"Logger":           nil,
 	}
@@ -46,7 +47,7 @@ func TestConfigFields(t *testing.T) {
 
 func TestConfigJSON(t *testing.T) {
 	var cfg session.ManagerConfig
-	text := `{"gclifetime":10,"maxlifetime":20,"absoluteLifetime":-1,"providerConfig":"x","sessionIDPrefix":"p","maxSessions":5,"maxSessionBytes":1000}`
+	text := `{"gclifetime":10,"maxlifetime":20,"absoluteLifetime":-1,"providerConfig":"x","sessionIDPrefix":"p","maxSessions":5,"maxSessionBytes":1000,"storeTimeout":500000000}`
 	if err := json.Unmarshal([]byte(text), &cfg); err != nil {
 		t.Fatal(err)
 	}

@@ -30,8 +30,9 @@ const (
 // GetString, Put, Delete and Destroy are the short forms: they wait five
 // seconds for the store at most, and each call is a request of its own.
 type Manager struct {
-	p      Provider
-	owned  bool // Close closes p
+	p      Provider // every operation of it is bounded
+	opened Provider // the same, as it was given
+	owned  bool     // Close closes it
 	cfg    *ManagerConfig
 	prefix string
 	now    func() time.Time
@@ -71,7 +72,7 @@ func ManagerOf(p Provider, cfg *ManagerConfig) (*Manager, error) {
 	if most := p.Traits().MaxValue; most > 0 && checked.MaxSessionBytes > most {
 		return nil, fmt.Errorf("session: MaxSessionBytes is %d, provider %s takes values of %d bytes", checked.MaxSessionBytes, p.Traits().Name, most)
 	}
-	m := &Manager{p: p, cfg: checked, prefix: userPrefix(checked.SessionIDPrefix), now: checked.Now}
+	m := &Manager{p: Bounded(p, checked.StoreTimeout), opened: p, cfg: checked, prefix: userPrefix(checked.SessionIDPrefix), now: checked.Now}
 	if m.now == nil {
 		m.now = time.Now
 	}
@@ -81,7 +82,7 @@ func ManagerOf(p Provider, cfg *ManagerConfig) (*Manager, error) {
 
 // Provider returns the store, for state beside the user sessions: keep away
 // from [UserPrefix] there, and do not close it.
-func (m *Manager) Provider() Provider { return m.p }
+func (m *Manager) Provider() Provider { return m.opened }
 
 // Session returns a view of a peer's session for one request. The ID may be any
 // string that is escaped to less than about 1000 bytes; the methods of the view
