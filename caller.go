@@ -207,7 +207,7 @@ func (x *queueExchanger) Exchange(ctx context.Context, m transport.Message) (tra
 // on with this node or, where this side has connected, the other way round.
 func (f *listener) session(ctx context.Context, id []byte) (*heldSession, error) {
 	if f.remote == nil {
-		return f.node.state.session(ctx, f.node.local.Key.ID(), id)
+		return f.node.state.session(ctx, id)
 	}
 	r := f.remote
 	r.mu.Lock()

@@ -13,15 +13,16 @@ type claims struct {
 
 	mu      sync.Mutex
 	running map[string]*claim
-	records *shares // further attempts count as records, since they make one longer
-	replies *shares // octets of answers
-	room    int     // of replies
+	later   map[*claim]finish // what the store could not be told yet
+	records *shares           // further attempts count as records, since they make one longer
+	replies *shares           // octets of answers
+	room    int               // of replies
 }
 
 func newClaims(l Limits, names *named) claims {
 	return claims{
 		named: names, waiters: newQuota(maxWaitersPerPeer, maxWaiters, l.MaxReceiving, names),
-		running: make(map[string]*claim), records: newShares(), replies: newShares(), room: maxKeptReplies,
+		running: make(map[string]*claim), later: make(map[*claim]finish), records: newShares(), replies: newShares(), room: maxKeptReplies,
 	}
 }
 

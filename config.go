@@ -55,7 +55,8 @@ type NodeConfig struct {
 	// Store keeps the node's own state: bindings of aliases, agreed sessions,
 	// call records and the epoch. nil means the Peerstore's store if that is
 	// a SessionManager whose store can (put-if-absent, no eviction),
-	// otherwise memory.
+	// otherwise memory. Replicas share one; each of its operations is bounded
+	// by Limits.StoreTimeout.
 	Store session.Provider
 	// StoreKey, 32 bytes, seals what is stored. nil means a key derived from
 	// the private key. Replicas need the same.
@@ -63,7 +64,8 @@ type NodeConfig struct {
 	// Trust says whom to believe at first contact.
 	Trust Trust
 	// Window is how far a peer's clock may be away, to both sides, on HTTP
-	// and MQ. 0 means 30 s; at most 5 min.
+	// and MQ. 0 means 30 s; at most 5 min. Replicas need the same, and their
+	// clocks within 10 s.
 	Window time.Duration
 	// MaxQueueTime is how long a message may lie in a queue. 0 means 1 h; at
 	// most 24 h.

@@ -239,9 +239,14 @@ func (f *listener) answerSealed(ctx context.Context, in *inbound, message []byte
 			return transport.Message{}, err
 		}
 	}
-	if err := n.state.confirm(ctx, s, p.Handshake, n.cfg.Limits.SessionLifetime, n.cfg.Limits.MaxSessions); err != nil {
+	s, err = n.state.confirm(ctx, s, p.Handshake, n.cfg.Limits.SessionLifetime)
+	switch {
+	case errors.Is(err, secure.ErrHandshake) || errors.Is(err, errUnknownSession):
 		n.log.Warn("sealed message refused", "remote", in.peer.remote, "reason", err)
 		return f.unproved(in, refuseUnsealed)
+	case err != nil:
+		n.log.Error("session cannot be confirmed", "err", err)
+		return f.unproved(in, refuseBusy)
 	}
 	n.gate.remember(in.peer.remote, s.PeerKey.ID())
 	in.session, in.request, in.mode = s, p, s.Mode
@@ -262,12 +267,13 @@ func (f *listener) answerSealed(ctx context.Context, in *inbound, message []byte
 // record, handler (PROTOCOL §8).
 func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, error) {
 	n, p := f.node, in.request
-	epoch, err := n.state.epoch(ctx)
-	if err != nil {
-		n.log.Error("the store cannot give the epoch; the request is refused", "err", err)
-		return f.unproved(in, refuseBusy)
+	if f.records(in.mode) {
+		var err error
+		if in.epoch, err = n.state.epoch(ctx); err != nil {
+			n.log.Error("the store cannot give the epoch; the request is refused", "err", err)
+			return f.unproved(in, refuseBusy)
+		}
 	}
-	in.epoch = epoch
 	if in.mode != wire.ModeOpen {
 		if r := f.fresh(in); r != nil {
 			return f.prove(in, r.response(p))
@@ -292,6 +298,10 @@ func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, 
 	return f.execute(ctx, in)
 }
 
+// records reports whether a request of that mode has a record, against copies or
+// a broker that delivers again. What has none needs nothing of the store's.
+func (f *listener) records(m wire.Mode) bool { return m != wire.ModeOpen || f.kind == transport.MQ }
+
 // execute brings a fresh request to its handler.
 func (f *listener) execute(ctx context.Context, in *inbound) (transport.Message, error) {
 	n, p := f.node, in.request
@@ -309,7 +319,7 @@ func (f *listener) execute(ctx context.Context, in *inbound) (transport.Message,
 		return nil
 	}
 	var c *claim
-	if in.mode == wire.ModeOpen && f.kind != transport.MQ {
+	if !f.records(in.mode) {
 		if r := admit(); r != nil {
 			return f.prove(in, r.response(p))
 		}

@@ -21,6 +21,7 @@ const (
 	MaxHalfOpen       = maxHalfOpen
 	ProofAge          = proofAge
 	ClockSlack        = clockSlack
+	OrphanPatience    = orphanPatience
 )
 
 // NewAt is New with a clock of the test's.
@@ -48,6 +49,19 @@ func (n *OWTPNode) ProofIsStale(name string) bool {
 	return !n.remoteOf(name).provedWithin(ProofAge)
 }
 
+// AgeSessions makes this caller agree anew before its next calls.
+func (n *OWTPNode) AgeSessions() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, r := range n.remotes {
+		r.mu.Lock()
+		if r.session != nil {
+			r.session.renew = time.Now()
+		}
+		r.mu.Unlock()
+	}
+}
+
 // Waiting is how many further attempts wait for calls that run here.
 func (n *OWTPNode) Waiting() int {
 	n.claims.waiters.mu.Lock()
@@ -56,7 +70,14 @@ func (n *OWTPNode) Waiting() int {
 }
 
 // RenewLeases does what the sweep does in its time.
-func (n *OWTPNode) RenewLeases() { n.renewLeases() }
+func (n *OWTPNode) RenewLeases() { n.tendCalls() }
+
+// Postponed is how much of calls the store could not be told yet.
+func (n *OWTPNode) Postponed() int {
+	n.claims.mu.Lock()
+	defer n.claims.mu.Unlock()
+	return len(n.claims.later)
+}
 
 // RefuseAll makes the node refuse requests, as Shutdown does, and go on.
 func (n *OWTPNode) RefuseAll() { n.closing.Store(true) }

@@ -45,7 +45,7 @@ func (n *OWTPNode) sweep() {
 		n.state.sweep()
 		if !n.leasing.Swap(true) && !n.spawn(func() {
 			defer n.leasing.Store(false)
-			n.renewLeases() // a store that hangs must not stop the heart
+			n.tendCalls() // a store that hangs must not stop the heart
 		}) {
 			return
 		}

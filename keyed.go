@@ -60,7 +60,16 @@ func (k *keyedCalls) sent(key, epoch wire.Nonce, life time.Duration) {
 	k.byKey[key] = keyedCall{epoch, now.Add(life)}
 }
 
-// recordLife is how long a peer keeps the record of a call.
-func (n *OWTPNode) recordLife(p *wire.Packet) time.Duration {
-	return n.remaining(p) + 2*n.cfg.Window + clockSlack
+// recordLife is how long the record of a call is kept.
+func (n *OWTPNode) recordLife(p *wire.Packet) time.Duration { return n.remaining(p) + n.replayable() }
+
+// replayable is how long a packet can be fresh after another clock has found it
+// so: from one edge of the window to the other, and as much longer as clocks may
+// be wrong. Where replicas share the store, each judges by a clock of its own.
+func (n *OWTPNode) replayable() time.Duration {
+	d := 2*n.cfg.Window + clockSlack
+	if n.state.shared {
+		d += n.cfg.Window
+	}
+	return d
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/owtp-go/owtp/internal/secure"
+	"github.com/owtp-go/owtp/session"
 )
 
 // Limits bound what peers can make a node do. A zero field means the default,
@@ -95,6 +96,11 @@ type Limits struct {
 	MaxKeyRecords int
 	MaxKeyBytes   int
 	MaxKeyAge     time.Duration
+	// StoreTimeout bounds one operation of a Store outside this process. 2 s,
+	// at most a minute: a store in the same network answers in milliseconds,
+	// and what needs it gets 503 before its caller gives up. After five
+	// timeouts in a row it gets 503 at once, until the store answers again.
+	StoreTimeout time.Duration
 	// MaxReconnectDelay bounds the growing pause between two attempts to
 	// reconnect. 30 s.
 	MaxReconnectDelay time.Duration
@@ -108,6 +114,7 @@ func defaultLimits(processors int) Limits {
 		HandshakeTimeout: 10 * time.Second, BodyTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second,
 		MaxKeyRecords: secure.MaxRecords, MaxKeyBytes: secure.MaxOctets, MaxKeyAge: time.Hour,
 		Heartbeat: 15 * time.Second, SessionLifetime: time.Hour, MaxReconnectDelay: 30 * time.Second,
+		StoreTimeout: session.DefaultStoreTimeout,
 	}
 }
 
@@ -136,6 +143,8 @@ func (l Limits) withDefaults(processors int) (Limits, error) {
 		return l, fmt.Errorf("owtp: Limits: MaxKeyRecords %d, MaxKeyBytes %d and MaxKeyAge %v may be at most %d, %d and 24h", l.MaxKeyRecords, l.MaxKeyBytes, l.MaxKeyAge, secure.MaxRecords, secure.MaxOctets)
 	case l.MaxKeyRecords < 16:
 		return l, fmt.Errorf("owtp: Limits.MaxKeyRecords is %d; a connection needs 16", l.MaxKeyRecords)
+	case l.StoreTimeout < time.Millisecond || l.StoreTimeout > time.Minute:
+		return l, fmt.Errorf("owtp: Limits.StoreTimeout is %v; it must be 1ms to 1m", l.StoreTimeout)
 	case l.SessionLifetime > 24*time.Hour:
 		return l, fmt.Errorf("owtp: Limits.SessionLifetime is %v; at most 24h", l.SessionLifetime)
 	}

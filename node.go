@@ -25,18 +25,16 @@ import (
 // An OWTPNode is one end of the protocol: it listens, dials, handles and calls.
 // All its methods are safe for concurrent use.
 type OWTPNode struct {
-	err   error // of the configuration; then every method returns it
-	cfg   NodeConfig
-	log   *slog.Logger // bounded: what others cause must not fill a disk
-	told  *slog.Logger // whole: what the program alone causes and must be told
-	state *state
-	local secure.Local
-	now   func() time.Time
-	// process names this node among others with the same identity.
-	process wire.Nonce
-	router  router
-	named   *named
-	claims  claims
+	err    error // of the configuration; then every method returns it
+	cfg    NodeConfig
+	log    *slog.Logger // bounded: what others cause must not fill a disk
+	told   *slog.Logger // whole: what the program alone causes and must be told
+	state  *state
+	local  secure.Local
+	now    func() time.Time
+	router router
+	named  *named
+	claims claims
 
 	ctx       context.Context // ends with Close
 	cancel    context.CancelCauseFunc
@@ -47,7 +45,7 @@ type OWTPNode struct {
 	unread    *transport.Budget // octets that unproved peers make this node queue
 	gate      gate              // handshakes
 	closing   atomic.Bool
-	leasing   atomic.Bool // renewLeases runs
+	leasing   atomic.Bool // tendCalls runs
 
 	mu        sync.Mutex // guards what follows; never held across I/O or a callback
 	peerstore Peerstore
@@ -92,9 +90,6 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry), links: make(map[*link]struct{}), callers: make(map[string]*caller),
 	}
 	n.router.fold()
-	if _, err := io.ReadFull(rand, n.process[:]); err != nil {
-		return nil, err
-	}
 	if n.peerstore == nil {
 		m, err := NewSessionManager("memory", nil)
 		if err != nil {

@@ -53,9 +53,10 @@ type claim struct {
 	record  wire.CallRecord
 	version uint64
 	expires time.Time
-	done    chan struct{}           // closed when the record says the outcome
+	done    chan struct{}           // closed when the record says the outcome, or never will
 	cancel  context.CancelCauseFunc // of the handler
 	waiting atomic.Int32            // further attempts that wait for it here
+	known   atomic.Int32            // attempts in the record that came by this process
 
 	redelivered bool // the broker has delivered the packet before, perhaps
 
@@ -72,10 +73,14 @@ func (n *OWTPNode) callRecordKey(peerID string, p *wire.Packet) string {
 func (n *OWTPNode) claimCall(ctx context.Context, peerID string, p *wire.Packet, redelivered bool) (*claim, *wire.Packet, *refusal) {
 	life := n.recordLife(p)
 	end := n.now().Add(life)
+	owner, err := n.nonce()
+	if err != nil {
+		return nil, nil, n.storeRefusal(err)
+	}
 	c := &claim{
 		key: n.callRecordKey(peerID, p), slot: slot{peerID, n.named.has(peerID), end}, expires: end, done: make(chan struct{}), redelivered: redelivered,
 		record: wire.CallRecord{
-			State: wire.CallRunning, Owner: n.process, Lease: n.leaseEnd(),
+			State: wire.CallRunning, Owner: owner, Lease: n.leaseEnd(),
 			Digest: secure.CallDigest(p), Attempts: []wire.Nonce{p.Nonce},
 		},
 	}
@@ -88,6 +93,10 @@ func (n *OWTPNode) claimCall(ctx context.Context, peerID string, p *wire.Packet,
 		return nil, nil, refuse(ErrTooManyRequests, wire.ReasonUnknown, "too many calls of this peer, or of peers like it, are remembered; try again later")
 	}
 	version, err := n.state.insert(ctx, purposeCall, c.key, c.record.Append(nil), life)
+	if maybeWritten(err) {
+		n.postpone(c, n.release)
+		return nil, nil, n.storeRefusal(err)
+	}
 	if err != nil {
 		n.claims.give(c.slot)
 		return nil, nil, n.storeRefusal(err)
@@ -106,6 +115,7 @@ func (n *OWTPNode) claimCall(ctx context.Context, peerID string, p *wire.Packet,
 func (n *OWTPNode) leaseEnd() uint64 { return uint64(n.now().Add(lease).UnixMilli()) }
 
 func (n *OWTPNode) hold(c *claim) {
+	c.known.Store(int32(len(c.record.Attempts)))
 	n.claims.mu.Lock()
 	n.claims.running[c.key] = c
 	n.claims.mu.Unlock()
@@ -114,8 +124,11 @@ func (n *OWTPNode) hold(c *claim) {
 // storeRefusal refuses a call that cannot be recorded. Nothing keeps its packet
 // from running later, so it does not say that it never will.
 func (n *OWTPNode) storeRefusal(err error) *refusal {
-	if errors.Is(err, session.ErrFull) {
+	switch {
+	case errors.Is(err, session.ErrFull):
 		return refuse(ErrTooManyRequests, wire.ReasonUnknown, "too many calls are remembered; try again later")
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return refuseUnknown // the caller's own patience, not the store's
 	}
 	n.log.Error("call record cannot be read or stored; the call is refused", "err", err)
 	return refuse(ErrDenialOfService, wire.ReasonUnknown, "the store cannot answer")
@@ -196,6 +209,7 @@ func (n *OWTPNode) retried(ctx context.Context, peerID string, p *wire.Packet, f
 				return nil, nil, refuseMany
 			}
 			waiting = true
+			n.knows(fresh.key)
 		}
 		if n.waitFor(ctx, fresh.key, pause) != nil {
 			return nil, nil, refuseUnknown
@@ -207,7 +221,7 @@ func (n *OWTPNode) retried(ctx context.Context, peerID string, p *wire.Packet, f
 // became of the first delivery: another replica, with a store of its own, may
 // have got it (PROTOCOL §8).
 func (n *OWTPNode) ranElsewhere(ctx context.Context, key string) *refusal {
-	if n.state.store.Traits().Shared {
+	if n.state.shared {
 		return nil
 	}
 	_, err := n.state.get(ctx, purposeCall, key)
@@ -263,13 +277,47 @@ func (n *OWTPNode) takeOver(ctx context.Context, fresh *claim, rec *wire.CallRec
 
 // seize makes this process the owner of a call that nobody runs.
 func (n *OWTPNode) seize(ctx context.Context, fresh *claim, rec *wire.CallRecord, version uint64) (*claim, error) {
-	rec.State, rec.Owner, rec.Lease = wire.CallRunning, n.process, n.leaseEnd()
+	state, lease := rec.State, rec.Lease
+	rec.State, rec.Owner, rec.Lease = wire.CallRunning, fresh.record.Owner, n.leaseEnd()
 	swapped, err := n.state.swap(ctx, purposeCall, fresh.key, version, rec.Append(nil), fresh.expires.Sub(n.now()))
+	if maybeWritten(err) {
+		fresh.record, fresh.version = *rec, version
+		n.postpone(fresh, func(ctx context.Context, c *claim) error {
+			return n.change(ctx, c, func(rec *wire.CallRecord) { rec.State, rec.Lease = state, lease })
+		})
+	}
 	if err != nil || swapped == 0 {
 		return nil, err
 	}
 	fresh.record, fresh.version = *rec, swapped
 	return fresh, nil
+}
+
+// knows counts an attempt that came by this process, if it is here that its call
+// runs.
+func (n *OWTPNode) knows(key string) {
+	n.claims.mu.Lock()
+	defer n.claims.mu.Unlock()
+	if c := n.claims.running[key]; c != nil {
+		c.known.Add(1)
+	}
+}
+
+// wantedElsewhere reports whether an attempt came by another replica since the
+// handler began. It may wait there, and a store that cannot say is no reason to
+// disappoint it.
+func (n *OWTPNode) wantedElsewhere(c *claim) bool {
+	if !n.state.shared {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, storePatience)
+	defer cancel()
+	got, err := n.state.get(ctx, purposeCall, c.key)
+	if err != nil {
+		return !errors.Is(err, session.ErrNotFound)
+	}
+	rec, err := wire.ParseCallRecord(got.value)
+	return err == nil && len(rec.Attempts) > int(c.known.Load())
 }
 
 // waitFor waits for a call that this process runs, or a pause for another's.
@@ -308,8 +356,11 @@ func (n *OWTPNode) outlive(ctx context.Context, c *claim) (handler context.Conte
 		select {
 		case <-t.C:
 		case <-c.done:
+			return
+		case <-n.ctx.Done():
+			return
 		}
-		if c.waiting.Load() == 0 {
+		if c.waiting.Load() == 0 && !n.wantedElsewhere(c) {
 			c.cancel(context.Cause(ctx))
 		}
 	})
@@ -323,112 +374,13 @@ func (n *OWTPNode) outlive(ctx context.Context, c *claim) (handler context.Conte
 var errCancelled = fmt.Errorf("the caller cancelled: %w", context.Canceled)
 
 // cancelCall ends the context of a recorded call's handler, if this process
-// runs it for that peer.
+// runs it for that peer. A cancel that reaches another replica is lost, and the
+// handler goes on until its deadline.
 func (n *OWTPNode) cancelCall(peerID string, p *wire.Packet) {
 	n.claims.mu.Lock()
 	c := n.claims.running[n.callRecordKey(peerID, p)]
 	n.claims.mu.Unlock()
 	if c != nil && c.cancel != nil {
 		c.cancel(errCancelled)
-	}
-}
-
-// settle keeps what the handler returned for further attempts. Where none ran,
-// the packets that were refused never will, since somebody may have recorded
-// them and their sender was told so; but the call may come again.
-func (n *OWTPNode) settle(c *claim, resp *wire.Packet, ran bool) {
-	n.claims.mu.Lock()
-	if n.claims.running[c.key] == c {
-		delete(n.claims.running, c.key)
-	}
-	n.claims.mu.Unlock()
-	defer close(c.done)
-	// The caller may be gone; its next attempt wants to find the answer.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), storePatience)
-	defer cancel()
-	if !ran {
-		if err := n.change(ctx, c, func(rec *wire.CallRecord) { rec.State = wire.CallFree }); err != nil {
-			n.log.Error("a refused call cannot be set free; further attempts end 504", "err", err)
-		}
-		return
-	}
-	kept := wire.Packet{Kind: wire.Response, Status: resp.Status, Msg: resp.Msg, Data: resp.Data, Format: resp.Format}
-	// The parser wants a response's nonce; each attempt gets its own.
-	reply := kept.Append(nil)
-	if !n.claims.keep(slot{c.slot.peerID, c.slot.named, c.expires}, len(reply), n.now()) {
-		reply = nil
-	}
-	err := n.change(ctx, c, func(rec *wire.CallRecord) { rec.State, rec.Reply = wire.CallDone, reply })
-	if err != nil && reply != nil { // no room for the answer, perhaps for the fact
-		err = n.change(ctx, c, func(rec *wire.CallRecord) { rec.State, rec.Reply = wire.CallDone, nil })
-	}
-	if err != nil {
-		n.log.Error("the outcome of a call cannot be kept; further attempts end 504", "err", err)
-	}
-}
-
-// storePatience bounds what is written for others than the one who waits.
-const storePatience = 5 * time.Second
-
-var errRecordLost = errors.New("the call's record is gone or another's")
-
-// change changes the claim's record in the store, where attempts may have been
-// listed in between.
-func (n *OWTPNode) change(ctx context.Context, c *claim, f func(*wire.CallRecord)) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for {
-		rec := c.record
-		f(&rec)
-		// A handler that overruns its deadline keeps its record.
-		life := max(c.expires.Sub(n.now()), 2*n.cfg.Window+clockSlack)
-		version, err := n.state.swap(ctx, purposeCall, c.key, c.version, rec.Append(nil), life)
-		if err != nil {
-			return err
-		}
-		if version != 0 {
-			c.record, c.version = rec, version
-			return nil
-		}
-		got, err := n.state.get(ctx, purposeCall, c.key)
-		if err != nil {
-			return err
-		}
-		now, err := wire.ParseCallRecord(got.value)
-		if err != nil {
-			return err
-		}
-		if end := n.now().Add(got.ttl); end.After(c.expires) {
-			c.expires = end // an attempt that was listed lasts longer
-		}
-		if now.Owner != n.process || now.State != wire.CallRunning {
-			return errRecordLost
-		}
-		c.record, c.version = *now, got.version
-	}
-}
-
-// renewLeases tells other replicas that this one still runs its calls.
-func (n *OWTPNode) renewLeases() {
-	soon := n.now().Add(2 * lease / 3).UnixMilli()
-	var old []*claim
-	n.claims.mu.Lock()
-	for _, c := range n.claims.running {
-		old = append(old, c)
-	}
-	n.claims.mu.Unlock()
-	for _, c := range old {
-		c.mu.Lock()
-		due := int64(c.record.Lease) < soon
-		c.mu.Unlock()
-		if !due {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(n.ctx, storePatience)
-		err := n.change(ctx, c, func(rec *wire.CallRecord) { rec.Lease = n.leaseEnd() })
-		cancel()
-		if err != nil && n.ctx.Err() == nil {
-			n.log.Warn("the lease of a running call cannot be renewed", "err", err)
-		}
 	}
 }

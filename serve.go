@@ -90,7 +90,7 @@ func (n *OWTPNode) claimed(ctx context.Context, peerID string, p *wire.Packet, e
 }
 
 func (n *OWTPNode) epochStands(ctx context.Context, epoch wire.Nonce) *refusal {
-	if !n.state.store.Traits().Shared {
+	if !n.state.shared {
 		return nil
 	}
 	now, err := n.state.readEpoch(ctx)

@@ -4,30 +4,33 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/secure"
 	"github.com/owtp-go/owtp/internal/wire"
 	"github.com/owtp-go/owtp/session"
 )
 
 // A heldSession is a responder's agreed session, read from the store once and
-// believed until it ends or, where others share the store, for cacheAge.
+// believed until it ends. Where others share the store it is believed for
+// cacheAge, and while it is half open not at all: another replica may have seen
+// the initiator's finish by now.
 type heldSession struct {
 	*secure.Session
 	retires []byte
 	expires time.Time
 	read    time.Time
+	version uint64
+	proved  bool // so says the store; Session.Confirmed may be ahead of it
 
-	mu sync.Mutex // orders confirmations; the rest does not change
+	mu        sync.Mutex   // orders confirmations; the rest does not change
+	confirmed *heldSession // what took its place
 }
 
-var (
-	errUnknownSession = errors.New("unknown session")
-)
+var errUnknownSession = errors.New("unknown session")
 
 // newSessionID draws an ID that the vault recognises.
 func (st *state) newSessionID() ([]byte, error) { return st.vault.NewSessionID(st.rand) }
@@ -39,82 +42,62 @@ func (st *state) sessionKey(id []byte) string { return st.base + "session/" + he
 const maxHalfOpen = 4096
 
 // addSession stores a session that is half open. It lives for the handshake's
-// timeout only, until confirmSession. Where there are too many, one of the
-// others makes room by chance: a flood pushes out itself mostly.
+// timeout only, until it is confirmed.
 func (st *state) addSession(ctx context.Context, s *secure.Session, retires []byte, life time.Duration) error {
-	var out string
-	st.mu.Lock()
-	if len(st.halfOpen) >= maxHalfOpen {
-		for id := range st.halfOpen { // the order is random
-			out = id
-			break
-		}
-		delete(st.halfOpen, out)
-	}
-	st.halfOpen[string(s.ID)] = struct{}{}
-	st.mu.Unlock()
-	if out != "" && !st.confirmedElsewhere(ctx, []byte(out)) {
-		st.endSession(ctx, []byte(out))
-	}
-	return st.writeSession(ctx, &heldSession{Session: s, retires: retires, expires: st.now().Add(life)}, life)
-}
-
-// confirmedElsewhere reports whether another replica has seen the initiator's
-// finish of a session that is half open here.
-func (st *state) confirmedElsewhere(ctx context.Context, id []byte) bool {
-	if !st.store.Traits().Shared {
-		return false
-	}
-	got, err := st.get(ctx, purposeSession, st.sessionKey(id))
+	h := &heldSession{Session: s, retires: retires, expires: st.now().Add(life)}
+	version, err := st.writeSession(ctx, h, 0, life)
 	if err != nil {
-		return false
+		return err
 	}
-	defer clear(got.value)
-	rec, err := wire.ParseSessionRecord(got.value)
-	return err == nil && rec.InitiatorMAC == nil
+	if version == 0 {
+		return fmt.Errorf("%w: its ID is taken", secure.ErrRecord)
+	}
+	h.version, h.read = version, st.now()
+	st.hold(ctx, h, new(question)) // nobody knows it yet, nobody can have ended it
+	return nil
 }
 
-func (st *state) writeSession(ctx context.Context, h *heldSession, life time.Duration) error {
+// writeSession stores a session in place of the given version; 0 is that of no
+// record. It returns the new version, or 0 if somebody else was quicker.
+func (st *state) writeSession(ctx context.Context, h *heldSession, version uint64, life time.Duration) (uint64, error) {
 	rec := h.Record()
 	rec.Expires = uint64(h.expires.UnixMilli())
 	rec.Retires = h.retires
 	plain := rec.Append(nil)
 	defer clear(plain)
-	key := st.sessionKey(h.ID)
-	sealed, err := st.vault.Seal(st.rand, purposeSession, key, plain)
-	if err != nil {
-		return err
+	if version == 0 {
+		return st.insert(ctx, purposeSession, st.sessionKey(h.ID), plain, life)
 	}
-	if err := st.store.Put(ctx, key, sealed, life); err != nil {
-		return err
-	}
-	h.read = st.now()
-	st.mu.Lock()
-	st.sessions[string(h.ID)] = h
-	st.mu.Unlock()
-	return nil
+	return st.swap(ctx, purposeSession, st.sessionKey(h.ID), version, plain, life)
 }
 
 // session finds the session of that ID.
-func (st *state) session(ctx context.Context, own identity.ID, id []byte) (*heldSession, error) {
+func (st *state) session(ctx context.Context, id []byte) (*heldSession, error) {
 	if !st.vault.CheckSessionID(id) {
 		return nil, errUnknownSession
 	}
-	now := st.now()
-	st.mu.Lock()
-	h := st.sessions[string(id)]
-	if h != nil && now.After(h.expires) {
-		delete(st.sessions, string(id))
-		delete(st.halfOpen, string(id))
-		h = nil
-	}
-	st.mu.Unlock()
-	if h != nil && (!st.store.Traits().Shared || now.Sub(h.read) < cacheAge) {
+	h := st.held(id)
+	if h != nil && (!st.shared || h.proved && st.now().Sub(h.read) < cacheAge) {
 		return h, nil
 	}
+	q := st.ask(id)
+	h, err := st.readSession(ctx, id)
+	if err != nil {
+		st.answered(id, q)
+		if errors.Is(err, errUnknownSession) {
+			st.dropHeld(id)
+		}
+		return nil, err
+	}
+	st.hold(ctx, h, q)
+	return h, nil
+}
+
+// readSession asks the store, whatever is held.
+func (st *state) readSession(ctx context.Context, id []byte) (*heldSession, error) {
+	now := st.now()
 	got, err := st.get(ctx, purposeSession, st.sessionKey(id))
-	if errors.Is(err, session.ErrNotFound) {
-		st.dropHeld(id)
+	if errors.Is(err, session.ErrNotFound) || err == nil && len(got.value) == 0 { // see pushOut
 		return nil, errUnknownSession
 	}
 	if err != nil {
@@ -125,101 +108,85 @@ func (st *state) session(ctx context.Context, own identity.ID, id []byte) (*held
 	if err != nil {
 		return nil, err
 	}
-	s, err := secure.Restore(slices.Clone(id), own, rec)
+	s, err := secure.Restore(slices.Clone(id), st.own, rec)
 	if err != nil {
 		return nil, err
 	}
-	h = &heldSession{Session: s, retires: slices.Clone(rec.Retires), expires: time.UnixMilli(int64(rec.Expires)), read: now}
+	h := &heldSession{
+		Session: s, retires: slices.Clone(rec.Retires), expires: time.UnixMilli(int64(rec.Expires)),
+		read: now, version: got.version, proved: s.Confirmed,
+	}
 	if now.After(h.expires) {
 		return nil, errUnknownSession
 	}
-	st.mu.Lock()
-	st.sessions[string(id)] = h
-	st.mu.Unlock()
 	return h, nil
 }
 
 // confirm verifies the initiator's finish, once. Then it stores the session for
-// its whole life, ends the one that it takes over from, and the peer's oldest
-// if it has too many.
-func (st *state) confirm(ctx context.Context, h *heldSession, finish []byte, life time.Duration, most int) error {
+// its whole life and ends the one that it takes over from. The store takes a
+// confirmation only in place of what was read of it, so that a session which
+// another replica has ended meanwhile stays dead.
+func (st *state) confirm(ctx context.Context, h *heldSession, finish []byte, life time.Duration) (*heldSession, error) {
+	if h.proved {
+		return h, nil
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.Confirmed {
-		return nil
+	if h.confirmed != nil {
+		return h.confirmed, nil
 	}
 	if err := h.Confirm(finish); err != nil {
 		// Whoever sealed this knows the keys and still cannot prove who it
 		// is: one try is all it gets.
-		st.endSession(ctx, h.ID)
-		return err
+		st.pushOut(ctx, h)
+		return nil, err
 	}
 	// A new value, since others may be reading the old one.
-	c := &heldSession{Session: h.Session, expires: st.now().Add(life)}
-	if err := st.writeSession(ctx, c, life); err != nil {
-		return err
+	c := &heldSession{Session: h.Session, expires: st.now().Add(life), read: st.now(), proved: true}
+	q := st.ask(h.ID)
+	var err error
+	if c.version, err = st.writeSession(ctx, c, h.version, life); err == nil && c.version == 0 {
+		// Another replica has confirmed it, or ended it, or this one has
+		// confirmed it and never heard of that.
+		if c, err = st.readSession(ctx, h.ID); err == nil && !c.proved {
+			err = errUnknownSession
+		}
 	}
-	peer := h.PeerKey.ID()
-	var over []string
-	st.mu.Lock()
-	delete(st.halfOpen, string(h.ID))
-	mine := append(st.byPeer[peer], string(h.ID))
-	mine = slices.DeleteFunc(mine, func(id string) bool { return st.sessions[id] == nil })
-	if len(mine) > most {
-		over = slices.Clone(mine[:len(mine)-most])
-		mine = mine[len(mine)-most:]
+	if err != nil {
+		st.answered(h.ID, q)
+		return nil, err
 	}
-	st.byPeer[peer] = mine
-	st.mu.Unlock()
-	for _, id := range over {
-		st.endSession(ctx, []byte(id))
-	}
+	st.hold(ctx, c, q)
+	h.confirmed = c
 	if h.retires != nil {
 		st.retire(ctx, h)
 	}
-	return nil
+	return c, nil
 }
 
-// retire ends the session that h takes over from, if it is the same peer's. It
-// still answers what it has received: whoever holds it goes on holding it.
+// retire ends the session that h takes over from, whichever replica made it, if
+// it is the same peer's. It still answers what it has received: whoever holds it
+// goes on holding it.
 func (st *state) retire(ctx context.Context, h *heldSession) {
-	st.mu.Lock()
-	old := st.sessions[string(h.retires)]
-	st.mu.Unlock()
-	if old != nil && old.PeerKey.Equal(h.PeerKey) {
+	if !st.vault.CheckSessionID(h.retires) {
+		return
+	}
+	if old, err := st.readSession(ctx, h.retires); err == nil && old.PeerKey.Equal(h.PeerKey) {
 		st.endSession(ctx, h.retires)
 	}
 }
 
+// endSession makes a session unknown here at once, and to other replicas within
+// cacheAge.
 func (st *state) endSession(ctx context.Context, id []byte) {
+	st.store.Delete(context.WithoutCancel(ctx), st.sessionKey(id))
 	st.dropHeld(id)
-	st.store.Delete(ctx, st.sessionKey(id))
 }
 
-func (st *state) dropHeld(id []byte) {
-	st.mu.Lock()
-	delete(st.sessions, string(id))
-	delete(st.halfOpen, string(id))
-	st.mu.Unlock()
-}
-
-// sweep forgets what has expired; the store forgets by itself.
-func (st *state) sweep() {
-	now := st.now()
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	for id, h := range st.sessions {
-		if now.After(h.expires) {
-			delete(st.sessions, id)
-			delete(st.halfOpen, id)
-		}
-	}
-	for peer, ids := range st.byPeer {
-		ids = slices.DeleteFunc(ids, func(id string) bool { return st.sessions[id] == nil })
-		if len(ids) == 0 {
-			delete(st.byPeer, peer)
-		} else {
-			st.byPeer[peer] = ids
-		}
-	}
+// pushOut ends a session that is half open, unless another replica has seen its
+// initiator's finish. Stores cannot delete by version, so that nothing takes its
+// place for a moment.
+func (st *state) pushOut(ctx context.Context, h *heldSession) {
+	st.swap(context.WithoutCancel(ctx), purposeSession, st.sessionKey(h.ID), h.version, nil, time.Millisecond)
+	st.dropHeld(h.ID)
 }

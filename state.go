@@ -20,22 +20,27 @@ import (
 // that begin with "n/" and the node's ID, where no session manager reaches, and
 // is sealed at rest for its place (PROTOCOL §7).
 type state struct {
-	store session.Provider
-	owned bool // closed with the node
-	vault *secure.Vault
-	rand  io.Reader
-	now   func() time.Time
-	base  string // prefix of all keys
+	store  session.Provider // every operation of it is bounded
+	shared bool             // other replicas may read and write the same
+	owned  bool             // closed with the node
+	vault  *secure.Vault
+	rand   io.Reader
+	now    func() time.Time
+	own    identity.ID
+	base   string // prefix of all keys
+
+	maxSessions int // of one peer
 	// callRoom is how many call records there are at most at one time, with
 	// further attempts, so that the rest of the state has room beside them.
 	callRoom int
 
 	epochs cachedEpoch
 
-	mu       sync.Mutex
-	sessions map[string]*heldSession  // by session ID
-	halfOpen map[string]struct{}      // of these, the ones whose initiator is not proved
-	byPeer   map[identity.ID][]string // of these, the others
+	mu        sync.Mutex
+	sessions  map[string]*heldSession  // by session ID
+	halfOpen  map[string]struct{}      // of these, the ones whose initiator is not proved
+	byPeer    map[identity.ID][]string // of these, the others
+	questions map[string]*question     // to the store, by session ID
 }
 
 const (
@@ -76,9 +81,9 @@ func newState(cfg *NodeConfig, rand io.Reader, now func() time.Time) (*state, er
 		return nil, err
 	}
 	st := &state{
-		store: cfg.Store, vault: vault, rand: rand, now: now,
-		callRoom: givenCallRoom,
-		base:     session.NodePrefix + cfg.Cert.ID() + "/", sessions: make(map[string]*heldSession), halfOpen: make(map[string]struct{}), byPeer: make(map[identity.ID][]string),
+		store: cfg.Store, vault: vault, rand: rand, now: now, own: cfg.Cert.key.ID(), maxSessions: cfg.Limits.MaxSessions, callRoom: givenCallRoom,
+		base: session.NodePrefix + cfg.Cert.ID() + "/", sessions: make(map[string]*heldSession), halfOpen: make(map[string]struct{}), byPeer: make(map[identity.ID][]string),
+		questions: make(map[string]*question),
 	}
 	if st.store == nil {
 		if m, ok := cfg.Peerstore.(*SessionManager); ok && m != nil && m.Provider().Traits().Lists && !m.Provider().Traits().MayEvict {
@@ -98,6 +103,8 @@ func newState(cfg *NodeConfig, rand io.Reader, now func() time.Time) (*state, er
 		}
 		return nil, fmt.Errorf("owtp: store %q may evict records and cannot keep a node's state: a forgotten call record would let a call run twice. It can be a Peerstore; as Store: %s", t.Name, why)
 	}
+	st.shared = st.store.Traits().Shared
+	st.store = session.Bounded(st.store, cfg.Limits.StoreTimeout)
 	return st, nil
 }
 
@@ -128,21 +135,46 @@ func (st *state) get(ctx context.Context, purpose, key string) (stored, error) {
 }
 
 // insert stores a sealed value if there is none, and returns its version or 0.
+// Once begun it does not end with its caller: who hangs up in the middle must
+// not leave behind what nobody knows to be there. The store's timeout bounds it.
 func (st *state) insert(ctx context.Context, purpose, key string, value []byte, ttl time.Duration) (uint64, error) {
 	sealed, err := st.vault.Seal(st.rand, purpose, key, value)
-	if err != nil {
-		return 0, err
+	if err == nil {
+		err = ctx.Err()
 	}
-	return st.store.PutIfAbsent(ctx, key, sealed, ttl)
+	if err != nil {
+		return 0, notWritten{err}
+	}
+	return st.store.PutIfAbsent(context.WithoutCancel(ctx), key, sealed, ttl)
 }
 
-// swap replaces the value of that version, and returns the new version or 0.
+// notWritten is an error before the store was asked.
+type notWritten struct{ error }
+
+func (e notWritten) Unwrap() error { return e.error }
+
+// maybeWritten reports whether a store that returned err to a writing operation
+// may have carried it out, or may do so yet.
+func maybeWritten(err error) bool {
+	for _, is := range []error{session.ErrFull, session.ErrTooLarge, session.ErrKey, session.ErrTTL, session.ErrClosed, session.ErrNotAsked} {
+		if errors.Is(err, is) {
+			return false
+		}
+	}
+	return err != nil && !errors.As(err, new(notWritten))
+}
+
+// swap replaces the value of that version, and returns the new version or 0. As
+// insert, it does not end with its caller.
 func (st *state) swap(ctx context.Context, purpose, key string, version uint64, value []byte, ttl time.Duration) (uint64, error) {
 	sealed, err := st.vault.Seal(st.rand, purpose, key, value)
-	if err != nil {
-		return 0, err
+	if err == nil {
+		err = ctx.Err()
 	}
-	return st.store.CompareAndSwap(ctx, key, version, sealed, max(ttl, time.Millisecond))
+	if err != nil {
+		return 0, notWritten{err}
+	}
+	return st.store.CompareAndSwap(context.WithoutCancel(ctx), key, version, sealed, max(ttl, time.Millisecond))
 }
 
 // cachedEpoch is the store's epoch as last seen.
@@ -185,7 +217,7 @@ func (c *cachedEpoch) steppedBack(now time.Time) bool {
 // (PROTOCOL §8).
 func (st *state) epoch(ctx context.Context) (wire.Nonce, error) {
 	c := &st.epochs
-	if !st.store.Traits().Shared && c.steppedBack(st.now()) {
+	if !st.shared && c.steppedBack(st.now()) {
 		if err := st.store.Delete(ctx, st.base+"epoch"); err != nil {
 			return wire.Nonce{}, err
 		}
@@ -194,7 +226,7 @@ func (st *state) epoch(ctx context.Context) (wire.Nonce, error) {
 		c.mu.Unlock()
 	}
 	c.mu.Lock()
-	is, fresh := c.is, !c.seen.IsZero() && (!st.store.Traits().Shared || st.now().Sub(c.seen) < cacheAge)
+	is, fresh := c.is, !c.seen.IsZero() && (!st.shared || st.now().Sub(c.seen) < cacheAge)
 	c.mu.Unlock()
 	if fresh {
 		return is, nil
@@ -206,20 +238,23 @@ func (st *state) epoch(ctx context.Context) (wire.Nonce, error) {
 func (st *state) readEpoch(ctx context.Context) (wire.Nonce, error) {
 	c := &st.epochs
 	key := st.base + "epoch"
-	var drawn wire.Nonce
-	if _, err := io.ReadFull(st.rand, drawn[:]); err != nil {
-		return drawn, err
-	}
-	// Of several that find none, one wins, and all read what is there then.
-	if _, err := st.insert(ctx, purposeEpoch, key, drawn[:], 0); err != nil {
-		return drawn, err
-	}
 	got, err := st.get(ctx, purposeEpoch, key)
-	if err != nil {
-		return drawn, err
+	if errors.Is(err, session.ErrNotFound) {
+		var drawn wire.Nonce
+		if _, err := io.ReadFull(st.rand, drawn[:]); err != nil {
+			return drawn, err
+		}
+		// Of several that find none, one wins, and all read what is there then.
+		if _, err := st.insert(ctx, purposeEpoch, key, drawn[:], 0); err != nil {
+			return drawn, err
+		}
+		got, err = st.get(ctx, purposeEpoch, key)
 	}
-	if len(got.value) != len(drawn) {
-		return drawn, secure.ErrRecord
+	if err != nil {
+		return wire.Nonce{}, err
+	}
+	if len(got.value) != len(wire.Nonce{}) {
+		return wire.Nonce{}, secure.ErrRecord
 	}
 	is := wire.Nonce(got.value)
 	c.mu.Lock()

@@ -118,7 +118,7 @@ const (
 // A CallRecord is the one record of a call, sealed at rest.
 type CallRecord struct {
 	State    CallState
-	Owner    Nonce  // the node process that runs it
+	Owner    Nonce  // drawn by the process that runs it
 	Lease    uint64 // milliseconds since 1970 until which the owner is believed alive
 	Digest   Digest
 	Attempts []Nonce // nonces of the packets seen under the key
