@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/owtp-go/owtp/transport/transporttest"
+	"github.com/owtp-go/owtp/internal/servers"
 )
 
-func TestMain(m *testing.M) { os.Exit(transporttest.RunMain(m)) }
+func TestMain(m *testing.M) { os.Exit(servers.RunMain(m)) }

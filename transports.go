@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/owtp-go/owtp/internal/amqpt"
 	"github.com/owtp-go/owtp/internal/httpt"
 	"github.com/owtp-go/owtp/internal/memt"
 	"github.com/owtp-go/owtp/internal/wst"
@@ -19,7 +20,10 @@ var (
 		Websocket: wst.New(),
 		Memory:    memt.New(),
 	}
-	brokers = map[string]transport.Broker{}
+	brokers = map[string]transport.Broker{
+		"amqp":  amqpt.New(),
+		"amqps": amqpt.New(),
+	}
 )
 
 // transport returns what carries messages for a checked configuration.

@@ -207,8 +207,9 @@ type Broker interface {
 	Open(ctx context.Context, cfg Config, h Handler) (Endpoint, error)
 }
 
-// Names of queues that an endpoint makes for itself begin so, and go on with
-// Config.Name, a dot and random letters. An answer to a request that nobody has
+// Names of queues that an endpoint makes for itself begin so, and both go on
+// with the same: Config.Name, a dot and random letters. So who is named one
+// knows the other (PROTOCOL §7.5). An answer to a request that nobody has
 // proved goes to a queue of the first kind only.
 const (
 	ReplyQueuePrefix = "owtp.reply."

@@ -77,11 +77,12 @@ func (t *Transport) open(ctx context.Context, cfg transport.Config, h transport.
 }
 
 func (e *endpoint) nameQueues() error {
+	rest := e.cfg.Name + "." + rand.Text()
 	if e.handler != nil {
 		e.queues.Shared = e.cfg.ReadQueueName
-		e.queues.Own = transport.OwnQueuePrefix + e.cfg.Name + "." + rand.Text()
+		e.queues.Own = transport.OwnQueuePrefix + rest
 	}
-	e.queues.Reply = transport.ReplyQueuePrefix + e.cfg.Name + "." + rand.Text()
+	e.queues.Reply = transport.ReplyQueuePrefix + rest
 	if len(e.queues.Shared)+len(deadSuffix) > maxName || len(e.queues.Reply) > maxName || len(e.cfg.Exchange) > maxName || len(e.cfg.WriteQueueName) > maxName {
 		return fmt.Errorf("owtp: a name for RabbitMQ is longer than %d bytes", maxName)
 	}

@@ -1,0 +1,192 @@
+package owtp_test
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/owtp-go/owtp"
+	"github.com/owtp-go/owtp/internal/servers"
+)
+
+// rabbitStage is a stage whose broker is a real RabbitMQ.
+func rabbitStage(t testing.TB, w way, s *servers.Server, setups ...setup) *stage {
+	t.Helper()
+	hc := owtp.NodeConfig{Cert: owtp.NewRandomCertificate(), Limits: quick}
+	cc := owtp.NodeConfig{Cert: owtp.NewRandomCertificate(), Limits: quick}
+	for _, f := range setups {
+		f(&hc, &cc)
+	}
+	st := &stage{way: w, host: startNode(t, hc), client: startNode(t, cc)}
+	st.listen = owtp.ConnectConfig{Address: s.DSN, ConnectType: owtp.MQ, EnableSignature: w.sign}
+	must(t, st.host.Listen(st.listen))
+	st.dial = st.listen
+	st.dial.WriteQueueName = "owtp.node." + st.host.NodeID()
+	return st
+}
+
+// The same calls as over the other transports, and back, through RabbitMQ.
+func TestRabbitCalls(t *testing.T) {
+	eachWay(t, mqWays, func(t *testing.T, w way) {
+		s := rabbitStage(t, w, servers.RabbitMQ(t))
+		must(t, s.host.HandleFunc("echo", echo))
+		must(t, s.client.HandleFunc("back", func(c *owtp.Context) { c.Response(c.PID, 0, "") }))
+		must(t, s.host.HandleFunc("ask", func(c *owtp.Context) {
+			r, err := c.Node().CallContext(c.Context(), c.PID, "back", nil, nil)
+			if err != nil {
+				c.Response(nil, owtp.StatusOf(err), err.Error())
+				return
+			}
+			c.Resp = *r
+		}))
+		noted := make(chan string, 1)
+		must(t, s.host.HandleFunc("note", func(c *owtp.Context) { noted <- c.Params().String() }))
+		s.connect(t)
+		var wg sync.WaitGroup
+		for i := range 64 {
+			wg.Go(func() {
+				for j := range 5 {
+					text := fmt.Sprint(i, "/", j)
+					if r, err := s.client.CallSync("testhost", "echo", text); err != nil || r.JsonData().String() != text {
+						t.Errorf("echo of %s: %+v, %v", text, r, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		if w.proved() {
+			if r := answer(t, s.client, "testhost", "ask", nil); r.JsonData().String() != s.host.NodeID() {
+				t.Errorf("called back by %+v", r)
+			}
+		}
+		must(t, s.client.Notify(background(t), "testhost", "note", "one way"))
+		if got := within(t, noted, "the note"); got != "one way" {
+			t.Errorf("noted %q", got)
+		}
+	})
+}
+
+// Where there is no such queue, a call ends with 430 at once, and a node that
+// must prove itself is not connected.
+func TestRabbitNobodyThere(t *testing.T) {
+	broker := servers.RabbitMQ(t)
+	client, host := randomNode(t), randomNode(t)
+	must(t, client.Connect("nobody", owtp.ConnectConfig{Address: broker.DSN, ConnectType: owtp.MQ, WriteQueueName: "owtp.nobody"}))
+	_, err := client.CallSync("nobody", "echo", 1)
+	if e := wantStatus(t, err, owtp.ErrNetworkDisconnected); e.MayHaveRun {
+		t.Errorf("may have run: %v", err)
+	}
+	err = client.Connect(host.NodeID(), owtp.ConnectConfig{Address: broker.DSN, ConnectType: owtp.MQ})
+	if e := wantStatus(t, err, owtp.ErrNetworkDisconnected); e.MayHaveRun {
+		t.Errorf("may have run: %v", err)
+	}
+}
+
+// The broker goes away and comes back, and is killed, under load: every call has
+// one outcome, and none runs twice under one key.
+func TestRabbitRestarts(t *testing.T) {
+	broker := servers.NewRabbitMQ(t)
+	eachWay(t, []way{{owtp.MQ, true, ""}, {owtp.MQ, false, "sm4"}}, func(t *testing.T, w way) {
+		s := rabbitStage(t, w, broker)
+		var mu sync.Mutex
+		runs := make(map[string]int)
+		must(t, s.host.HandleFunc("pay", func(c *owtp.Context) {
+			mu.Lock()
+			runs[c.Params().String()]++
+			mu.Unlock()
+			c.Response("paid", 0, "")
+		}))
+		s.connect(t)
+		var done, unknown, notRun atomic.Int64
+		var wg sync.WaitGroup
+		stop := make(chan struct{})
+		for i := range 16 {
+			wg.Go(func() {
+				for j := 0; ; j++ {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					r, err := s.client.CallContext(background(t), "testhost", "pay", fmt.Sprint(i, "/", j), &owtp.CallOptions{Timeout: 10 * time.Second})
+					var e *owtp.Error
+					switch {
+					case err == nil && r.OK():
+						done.Add(1)
+					case err == nil && r.Status == owtp.ErrOutcomeUnknown, errors.As(err, &e) && e.MayHaveRun:
+						unknown.Add(1)
+					case errors.As(err, &e), err == nil && !r.OK():
+						notRun.Add(1)
+						time.Sleep(5 * time.Millisecond)
+					}
+				}
+			})
+		}
+		eventually(t, "calls pass", func() bool { return done.Load() > 50 })
+		broker.Stop(t)
+		time.Sleep(100 * time.Millisecond)
+		broker.Start(t)
+		before := done.Load()
+		for end := time.Now().Add(60 * time.Second); done.Load() < before+50; time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(end) {
+				t.Error("calls do not pass again")
+				break
+			}
+		}
+		close(stop)
+		wg.Wait()
+		t.Logf("%s: %d answered, %d unknown, %d not run", w, done.Load(), unknown.Load(), notRun.Load())
+		mu.Lock()
+		defer mu.Unlock()
+		for what, n := range runs {
+			if n > 1 {
+				t.Errorf("payment %s has run %d times", what, n)
+			}
+		}
+	})
+}
+
+func accountOf(t testing.TB, s *servers.Server) string {
+	u, err := url.Parse(s.DSN)
+	must(t, err)
+	return u.User.Username()
+}
+
+// Errors about brokers say what is wrong and keep the password to themselves.
+func TestRabbitBadInput(t *testing.T) {
+	broker := servers.RabbitMQ(t)
+	n := randomNode(t)
+	const secret = "not-the-password-5f1c"
+	for name, address := range map[string]string{
+		"password": "amqp://" + accountOf(t, broker) + ":" + secret + "@" + broker.Addr + "/",
+		"vhost":    strings.TrimRight(broker.DSN, "/") + "/no-such-vhost",
+		"port":     "amqp://u:" + secret + "@127.0.0.1:1/",
+		"tls":      "amqps://u:" + secret + "@" + broker.Addr + "/",
+		"scheme":   "kafka://u:" + secret + "@" + broker.Addr + "/",
+		"control":  "amqp://u:" + secret + "@\x7f/",
+	} {
+		for _, err := range []error{
+			n.Listen(owtp.ConnectConfig{Address: address, ConnectType: owtp.MQ}),
+			n.Connect("peer", owtp.ConnectConfig{Address: address, ConnectType: owtp.MQ, WriteQueueName: "q"}),
+		} {
+			if err == nil || strings.Contains(err.Error(), secret) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	err := n.Connect("peer", owtp.ConnectConfig{Address: broker.DSN, ConnectType: owtp.MQ, WriteQueueName: "q", ReadQueueName: "r"})
+	wantErr(t, err, "ReadQueueName", "listener")
+	err = n.Listen(owtp.ConnectConfig{Address: broker.DSN, ConnectType: owtp.MQ, WriteQueueName: "q"})
+	wantErr(t, err, "WriteQueueName", "Connect")
+	err = n.Listen(owtp.ConnectConfig{Address: broker.DSN, ConnectType: owtp.MQ, Account: "a"})
+	wantErr(t, err, "Account")
+	err = n.Listen(owtp.ConnectConfig{Address: "amqp://" + broker.Addr, ConnectType: owtp.MQ, EnableSSL: true})
+	wantErr(t, err, "EnableSSL", "amqps")
+	err = n.Listen(owtp.ConnectConfig{Address: broker.DSN, ConnectType: owtp.MQ, ReadQueueName: "owtp.reply.x"})
+	wantErr(t, err, "ReadQueueName", "owtp.reply.x")
+}
