@@ -28,7 +28,6 @@ type endpoint struct {
 	addr    address
 	queues  transport.Queues
 	handler transport.Handler // nil if it serves nothing
-	headers headers
 	desk    desk
 
 	ctx      context.Context // ends with Close, when the handlers have returned

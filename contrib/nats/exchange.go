@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"time"
 
@@ -20,16 +21,30 @@ func (e *endpoint) Exchange(ctx context.Context, m transport.Message) (transport
 	if err != nil {
 		return transport.Message{}, transport.NotSent(err)
 	}
-	token, w := s.expect(to, 1)
+	reply, token := newReply(e.queues.Reply, e.expires(ctx, m))
+	w := s.expect(token, to, 1)
 	defer s.forget(token)
-	msg := &natsgo.Msg{Subject: to, Reply: e.queues.Reply + "." + token, Header: e.headers.of(m.Form, e.expires(ctx, m)), Data: m.Data}
-	if m.OneWay {
-		msg.Header = natsgo.Header{headerType: msg.Header[headerType], headerOneWay: {"1"}}
-	}
-	if err := s.nc.PublishMsg(msg); err != nil {
+	if err := s.publish(to, reply, requestHeader(m), m.Data); err != nil {
 		return transport.Message{}, transport.NotSent(e.explain(fmt.Errorf("owtp: publishing to %s: %w", to, err)))
 	}
 	return e.await(ctx, s, w)
+}
+
+func requestHeader(m transport.Message) natsgo.Header {
+	h := headerOf(m.Form)
+	if m.OneWay {
+		h = natsgo.Header{headerOneWay: {"1"}}
+		maps.Copy(h, headerOf(m.Form))
+	}
+	return h
+}
+
+// publish does not wait, if there is room.
+func (s *session) publish(subject, reply string, h natsgo.Header, data []byte) error {
+	if h == nil {
+		return s.nc.PublishRequest(subject, reply, data)
+	}
+	return s.nc.PublishMsg(&natsgo.Msg{Subject: subject, Reply: reply, Header: h, Data: data})
 }
 
 // prepare checks what can be checked before anything is sent.
@@ -63,7 +78,7 @@ func (e *endpoint) prepare(ctx context.Context, to string, m transport.Message) 
 func (e *endpoint) expires(ctx context.Context, m transport.Message) time.Duration {
 	d := m.Expires
 	if end, ok := ctx.Deadline(); ok && d == 0 {
-		d = max(time.Until(end), time.Second)
+		d = max(time.Until(end), 1)
 	}
 	if e.cfg.MaxQueueTime > 0 && (d == 0 || d > e.cfg.MaxQueueTime) {
 		d = e.cfg.MaxQueueTime

@@ -1,28 +1,26 @@
 package nats
 
 import (
-	"math"
 	"strconv"
 	"strings"
-	"sync/atomic"
-	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 
 	"github.com/owtp-go/owtp/transport"
 )
 
-// Headers of messages. Everything in them is the sender's word and proved by
-// nothing; what has to be believed is in the packet.
+// Headers of messages. A message of the binary form needs none of them, and most
+// have none: they cost as much as the rest of a short message. Everything in them
+// is the sender's word and proved by nothing; what has to be believed is in the
+// packet.
 const (
-	headerType    = "Content-Type"
-	headerExpires = "Owtp-Expires" // whole seconds for which the sender waits; of a request
-	headerOneWay  = "Owtp-One-Way" // "1": no answer is wanted but that the request was taken
-	headerReply   = "Owtp-Reply"   // of a durable request, whose reply subject is for the stream's receipt
-	headerStatus  = "Owtp-Status"  // of an answer that is no packet
+	headerType   = "Content-Type" // of the readable form, and may stand for the binary one
+	headerOneWay = "Owtp-One-Way" // "1": no answer is wanted but that the request was taken
+	headerReply  = "Owtp-Reply"   // of a durable request, whose reply subject is for the stream's receipt
+	headerStatus = "Owtp-Status"  // of an answer that is no packet
 )
 
-// The content types are those of HTTP (PROTOCOL §7).
+// The content types are those of HTTP (PROTOCOL §3.5).
 const (
 	typeBinary = "application/owtp"
 	typeJSON   = "application/owtp+json"
@@ -34,19 +32,24 @@ const taken = 202
 // headerRoom is what the headers of a message add to it at most.
 const headerRoom = 512
 
-func contentType(f transport.Form) string {
+// readable are the headers of a message in the readable form. They are shared and
+// never changed.
+var readable = natsgo.Header{headerType: {typeJSON}}
+
+func headerOf(f transport.Form) natsgo.Header {
 	if f == transport.JSON {
-		return typeJSON
+		return readable
 	}
-	return typeBinary
+	return nil
 }
 
-// formOf is the inverse of contentType.
+// formOf is the inverse of headerOf.
 func formOf(h natsgo.Header) (transport.Form, bool) {
-	switch one(h, headerType) {
-	case typeBinary:
+	values := h[headerType]
+	switch {
+	case len(values) == 0 || len(values) == 1 && values[0] == typeBinary:
 		return transport.Binary, true
-	case typeJSON:
+	case len(values) == 1 && values[0] == typeJSON:
 		return transport.JSON, true
 	}
 	return 0, false
@@ -60,50 +63,6 @@ func one(h natsgo.Header, name string) string {
 	return ""
 }
 
-// A form's headers are the same for almost every message: headers keeps those of
-// the last one. They are shared and never changed.
-type headers struct {
-	last [transport.JSON + 1]atomic.Pointer[lastHeader]
-}
-
-type lastHeader struct {
-	seconds int64
-	header  natsgo.Header
-}
-
-// of returns the headers of a message that nobody waits for after the given
-// time; 0 is no such time.
-func (hs *headers) of(f transport.Form, expires time.Duration) natsgo.Header {
-	if f != transport.JSON {
-		f = transport.Binary
-	}
-	seconds := seconds(expires)
-	if last := hs.last[f].Load(); last != nil && last.seconds == seconds {
-		return last.header
-	}
-	h := natsgo.Header{headerType: {contentType(f)}}
-	if seconds > 0 {
-		h[headerExpires] = []string{strconv.FormatInt(seconds, 10)}
-	}
-	hs.last[f].Store(&lastHeader{seconds, h})
-	return h
-}
-
-// seconds rounds up.
-func seconds(d time.Duration) int64 {
-	return int64(d/time.Second) + min(int64(d%time.Second), 1)
-}
-
-// expiresOf returns for how long the sender of a request waits, at most most,
-// which is also what an unreadable header means.
-func expiresOf(h natsgo.Header, most time.Duration) time.Duration {
-	n, err := strconv.ParseUint(one(h, headerExpires), 10, 63)
-	if err != nil || n > uint64(math.MaxInt64/time.Second) {
-		return most
-	}
-	return min(time.Duration(n)*time.Second, most)
-}
-
 // refusalHeader marks an answer that is no packet. Its text is the body.
 func refusalHeader(status int) natsgo.Header {
 	if status != taken && (status < 400 || status > 599) {
@@ -114,9 +73,13 @@ func refusalHeader(status int) natsgo.Header {
 
 // refusalOf reads what refusalHeader has marked, or returns nil.
 func refusalOf(msg *natsgo.Msg) *transport.Refusal {
-	status, err := strconv.Atoi(one(msg.Header, headerStatus))
-	if err != nil || status != taken && (status < 400 || status > 599) {
+	text := one(msg.Header, headerStatus)
+	if text == "" {
 		return nil
+	}
+	status, err := strconv.Atoi(text)
+	if err != nil || status != taken && (status < 400 || status > 599) {
+		return &transport.Refusal{Status: 415, Reason: "the answer is no OWTP message"}
 	}
 	return &transport.Refusal{Status: status, Reason: line(string(msg.Data[:min(len(msg.Data), maxReason)]))}
 }

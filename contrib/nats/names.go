@@ -4,7 +4,9 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/owtp-go/owtp/transport"
 )
@@ -70,30 +72,39 @@ func ownQueues(node string) (own, reply string, err error) {
 
 const tokenLen = 16
 
-// newToken tells one request's answer from another's. Who has not seen the
+// newReply returns the subject that a new request wants its answer at: the reply
+// queue, a token, and for how many seconds its sender waits.
+//
+// The token tells one request's answer from another's. Who has not seen the
 // request cannot guess it: another peer that may publish answers too must not be
 // able to answer in its place.
-func newToken() string {
+func newReply(queue string, expires time.Duration) (subject, token string) {
 	var random [tokenLen * 6 / 8]byte
 	rand.Read(random[:])
-	return base64.RawURLEncoding.EncodeToString(random[:])
+	b := make([]byte, 0, 128)
+	b = append(append(b, queue...), '.')
+	b = base64.RawURLEncoding.AppendEncode(b, random[:])
+	if expires > 0 {
+		b = strconv.AppendInt(b, int64((expires+time.Second-1)/time.Second), 10)
+	}
+	subject = string(b)
+	return subject, subject[len(queue)+1:][:tokenLen]
 }
 
-func isToken(s string) bool {
-	for i := range len(s) {
-		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && c != '-' && c != '_' {
-			return false
-		}
+// tokenOf returns the token in the subject of an answer that came to a queue.
+func tokenOf(subject, queue string) string {
+	if len(subject) < len(queue)+1+tokenLen {
+		return ""
 	}
-	return len(s) == tokenLen
+	return subject[len(queue)+1:][:tokenLen]
 }
 
 // splitReply parts the subject that a request wants its answer at into the reply
-// queue and the token. Others than reply queues are not answered: a node must
-// not be made to publish just anywhere.
-func splitReply(subject string) (queue, token string, ok bool) {
+// queue and what follows it. Others than reply queues are not answered: a node
+// must not be made to publish just anywhere.
+func splitReply(subject string) (queue, last string, ok bool) {
 	dot := strings.LastIndexByte(subject, '.')
-	if dot < 0 || !isToken(subject[dot+1:]) || !isReplyQueue(subject[:dot]) {
+	if dot < 0 || !isMark(subject[dot+1:]) || !isReplyQueue(subject[:dot]) {
 		return "", "", false
 	}
 	return subject[:dot], subject[dot+1:], true
@@ -101,4 +112,34 @@ func splitReply(subject string) (queue, token string, ok bool) {
 
 func isReplyQueue(name string) bool {
 	return strings.HasPrefix(name, transport.ReplyQueuePrefix) && checkName("", name) == nil
+}
+
+// isMark reports whether the last part of a reply subject has a token, with or
+// without a number.
+func isMark(s string) bool {
+	if len(s) < tokenLen || len(s) > tokenLen+maxDigits {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		digit := c >= '0' && c <= '9'
+		letter := (c|0x20) >= 'a' && (c|0x20) <= 'z' || c == '-' || c == '_'
+		if !digit && (!letter || i >= tokenLen) {
+			return false
+		}
+	}
+	return true
+}
+
+// maxDigits of seconds: three hundred years.
+const maxDigits = 10
+
+// patience returns for how long the sender of a request waits, at most most,
+// which is also what it means that the mark does not say.
+func patience(mark string, most time.Duration) time.Duration {
+	n, err := strconv.ParseUint(mark[min(tokenLen, len(mark)):], 10, 34)
+	if err != nil || n > uint64(most/time.Second) {
+		return most
+	}
+	return time.Duration(n) * time.Second
 }

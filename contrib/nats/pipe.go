@@ -3,32 +3,39 @@ package nats
 import (
 	"context"
 	"net"
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
 const (
-	// The client holds the lock of its connection while it writes, so that one
-	// write to a broker that does not read would hold up everybody who publishes,
-	// without regard to their deadlines. Here a write only adds to a buffer. Who
-	// publishes asks for room first, in its own time.
+	// How much may wait to be written before there is no room.
 	highWater = 1 << 20
 
 	// How long what was written last may still take when a connection is closed.
 	lingering = time.Second
 )
 
-// A pipe is a socket on which writing never waits: a goroutine of its own writes
-// what has come together. It is safe for concurrent use.
+// A pipe is a socket on which writing never waits: it only adds to a buffer, from
+// which a goroutine writes. The client holds the lock of its connection while it
+// writes, so that one write to a broker that does not read would hold up everybody
+// who publishes, without regard to their deadlines. Who publishes asks for room
+// first, in its own time.
+//
+// What is published by many goroutines at one time goes out together, which saves
+// most of the system calls here and at the broker. A pipe is safe for concurrent
+// use.
 type pipe struct {
 	net.Conn
 	timeout time.Duration // for one write
 	done    chan struct{} // the writer has ended, and the socket is closed
 	wake    chan struct{}
+	left    atomic.Int64 // octets that are not written yet
 
 	mu     sync.Mutex
-	buf    []byte        // not written yet
-	low    chan struct{} // closed when buf is below the mark again; nil if nobody waits
+	buf    []byte
+	low    chan struct{} // closed when something was written; nil if nobody waits
 	closed bool
 }
 
@@ -46,6 +53,7 @@ func (p *pipe) Write(b []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	p.buf = append(p.buf, b...)
+	p.left.Add(int64(len(b)))
 	p.signal()
 	return len(b), nil
 }
@@ -57,65 +65,30 @@ func (p *pipe) signal() {
 	}
 }
 
-// room waits until there is room, which there almost always is, or ctx ends.
-func (p *pipe) room(ctx context.Context) error {
-	for {
-		low, ok := p.hasRoom()
-		if ok {
-			return nil
-		}
-		select {
-		case <-low:
-		case <-p.done:
-			return net.ErrClosed
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// hasRoom reports whether there is room, or returns what is closed when there
-// is. A closed pipe has room; writing to it fails.
-func (p *pipe) hasRoom() (low <-chan struct{}, ok bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.buf) < highWater || p.closed {
-		return nil, true
-	}
-	if p.low == nil {
-		p.low = make(chan struct{})
-	}
-	return p.low, false
-}
-
 // run writes until the pipe is closed or the socket fails.
 func (p *pipe) run() {
 	defer close(p.done)
 	defer p.Conn.Close()
 	var b []byte
 	for range p.wake {
-		for {
-			var closed bool
-			if b, closed = p.take(b); len(b) == 0 {
-				if closed {
-					return
-				}
-				break
-			}
-			timeout := p.timeout
-			if closed {
-				timeout = min(timeout, lingering)
-			}
-			_ = p.Conn.SetWriteDeadline(time.Now().Add(timeout))
+		// Whoever can publish now does it before the write, and not right after.
+		runtime.Gosched()
+		var closed bool
+		if b, closed = p.take(b); len(b) > 0 {
 			if _, err := p.Conn.Write(b); err != nil {
 				p.fail()
 				return
 			}
+			p.wrote(len(b))
+		}
+		if closed {
+			return
 		}
 	}
 }
 
-// take exchanges what there is to write for a written buffer.
+// take exchanges what there is to write for a written buffer, and sets the time
+// that it may take.
 func (p *pipe) take(written []byte) (b []byte, closed bool) {
 	if cap(written) > highWater {
 		written = nil // a burst of large messages is over
@@ -123,22 +96,34 @@ func (p *pipe) take(written []byte) (b []byte, closed bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	b, p.buf = p.buf, written[:0]
+	timeout := p.timeout
+	if p.closed {
+		timeout = min(timeout, lingering)
+	}
+	_ = p.Conn.SetWriteDeadline(time.Now().Add(timeout))
+	return b, p.closed
+}
+
+func (p *pipe) wrote(octets int) {
+	p.left.Add(-int64(octets))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tell()
+}
+
+// tell wakes those who wait for room. The lock is held.
+func (p *pipe) tell() {
 	if p.low != nil {
 		close(p.low)
 		p.low = nil
 	}
-	return b, p.closed
 }
 
 func (p *pipe) fail() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.closed = true
-	p.buf = nil
-	if p.low != nil {
-		close(p.low)
-		p.low = nil
-	}
+	p.closed, p.buf = true, nil
+	p.tell()
 }
 
 // Close ends the pipe when what was written is out, or after a second. It does
@@ -146,13 +131,50 @@ func (p *pipe) fail() {
 func (p *pipe) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.closed = true
+	if !p.closed {
+		p.closed = true
+		_ = p.Conn.SetWriteDeadline(time.Now().Add(lingering))
+	}
+	p.tell()
 	p.signal()
 	return nil
 }
 
-// SetDeadline implements net.Conn; writing needs none.
+// hasRoom reports whether something can be published without waiting.
+func (p *pipe) hasRoom() bool { return p.left.Load() < highWater }
+
+// room waits until there is room, which there almost always is, or ctx ends. A
+// closed pipe has room; writing to it fails.
+func (p *pipe) room(ctx context.Context) error {
+	for !p.hasRoom() {
+		low := p.waitLow()
+		if low == nil {
+			return nil
+		}
+		select {
+		case <-low:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// waitLow returns what is closed when there may be room, or nil if there is.
+func (p *pipe) waitLow() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.hasRoom() || p.closed {
+		return nil
+	}
+	if p.low == nil {
+		p.low = make(chan struct{})
+	}
+	return p.low
+}
+
+// SetDeadline implements net.Conn; writing has its own.
 func (p *pipe) SetDeadline(t time.Time) error { return p.Conn.SetReadDeadline(t) }
 
-// SetWriteDeadline implements net.Conn. The writer sets its own.
+// SetWriteDeadline implements net.Conn.
 func (p *pipe) SetWriteDeadline(time.Time) error { return nil }

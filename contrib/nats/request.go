@@ -21,7 +21,7 @@ type request struct {
 	e       *endpoint
 	message transport.Message
 	from    transport.Remote
-	token   string // of the answer; "" if nobody wants one
+	mark    string // of the answer; "" if nobody wants one
 	until   time.Time
 	held    int // octets of the budget
 }
@@ -30,16 +30,16 @@ type request struct {
 func (e *endpoint) arrived(s *session, m *natsgo.Msg, queue string) {
 	r := &request{e: e, from: transport.Remote{Addr: e.addr.host, LocalAddr: s.local}}
 	r.message = transport.Message{Data: m.Data, To: queue, OneWay: one(m.Header, headerOneWay) != ""}
-	r.until = time.Now().Add(expiresOf(m.Header, e.cfg.MaxQueueTime))
 	if m.Reply == "" {
 		r.message.OneWay = true
 	} else {
 		var ok bool
-		if r.message.ReplyTo, r.token, ok = splitReply(m.Reply); !ok {
+		if r.message.ReplyTo, r.mark, ok = splitReply(m.Reply); !ok {
 			e.cfg.Logger.Warn("owtp: a request was dropped that wants its answer elsewhere than in a reply queue", "queue", queue, "reply", line(m.Reply))
 			return
 		}
 	}
+	r.until = time.Now().Add(patience(r.mark, e.cfg.MaxQueueTime))
 	if refusal := r.admit(m.Header); refusal != nil {
 		r.refuse(refusal.Status, refusal.Reason)
 		return
@@ -49,7 +49,7 @@ func (e *endpoint) arrived(s *session, m *natsgo.Msg, queue string) {
 		r.release()
 		return
 	}
-	if r.message.OneWay && r.token != "" {
+	if r.message.OneWay && r.mark != "" {
 		r.refuse(taken, "")
 	}
 }
@@ -136,7 +136,7 @@ func (r *request) answer(m transport.Message) {
 		r.refuse(500, "internal error")
 		return
 	}
-	err := r.publish(to, r.e.headers.of(m.Form, 0), m.Data)
+	err := r.publish(to, headerOf(m.Form), m.Data)
 	var tooLarge *transport.Refusal
 	if errors.As(err, &tooLarge) {
 		r.refuse(tooLarge.Status, "the answer is too large: "+tooLarge.Reason)
@@ -147,17 +147,17 @@ func (r *request) answer(m transport.Message) {
 
 // refuse answers with a status instead of a packet, if anybody wants to hear it.
 func (r *request) refuse(status int, reason string) {
-	if r.token == "" {
+	if r.mark == "" {
 		return
 	}
 	s := r.e.session.Load()
 	if s == nil {
 		return
 	}
-	if _, ok := s.pipe.hasRoom(); !ok {
+	if !s.pipe.hasRoom() {
 		return // it would have to wait; its caller waits no longer for it than for any loss
 	}
-	_ = s.nc.PublishMsg(&natsgo.Msg{Subject: r.message.ReplyTo + "." + r.token, Header: refusalHeader(status), Data: []byte(line(reason))})
+	_ = s.publish(r.message.ReplyTo+"."+r.mark, "", refusalHeader(status), []byte(line(reason)))
 }
 
 // publish sends an answer when there is a connection and room.
@@ -177,13 +177,12 @@ func (r *request) publish(to string, h natsgo.Header, data []byte) error {
 	if err := s.fits(len(data)); err != nil {
 		return err
 	}
-	return s.nc.PublishMsg(&natsgo.Msg{Subject: to + "." + r.token, Header: h, Data: data})
+	return s.publish(to+"."+r.mark, "", h, data)
 }
 
 // ready reports whether a message can be published without waiting.
 func (s *session) ready() bool {
-	_, ok := s.pipe.hasRoom()
-	return ok
+	return s.pipe.hasRoom()
 }
 
 // fits returns a refusal for a message that the broker would not take.

@@ -32,6 +32,7 @@ type session struct {
 	pipe  *pipe
 	gone  chan struct{}          // closed when the connection has ended
 	local string                 // address of the socket
+	reply string                 // the reply queue
 	most  int64                  // octets of a message with its headers
 	jobs  []*natsgo.Subscription // those that requests come from
 
@@ -58,7 +59,7 @@ type result struct {
 func (e *endpoint) connect(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.HandshakeTimeout)
 	defer cancel()
-	s := &session{gone: make(chan struct{}), waiting: make(map[string]*waiter)}
+	s := &session{gone: make(chan struct{}), reply: e.queues.Reply, waiting: make(map[string]*waiter)}
 	d := &dialer{ctx: ctx, timeout: e.cfg.BodyTimeout}
 	o, err := e.options(s, d)
 	if err != nil {
@@ -189,12 +190,12 @@ func (e *endpoint) complaint(s *session, sub *natsgo.Subscription, err error) {
 var deniedSubject = regexp.MustCompile(`Publish to "([^"]+)"`)
 
 // expect registers an exchange. The caller forgets it.
-func (s *session) expect(to string, results int) (token string, w *waiter) {
-	token, w = newToken(), &waiter{to: to, results: make(chan result, results)}
+func (s *session) expect(token, to string, results int) *waiter {
+	w := &waiter{to: to, results: make(chan result, results)}
 	s.mu.Lock()
 	s.waiting[token] = w
 	s.mu.Unlock()
-	return token, w
+	return w
 }
 
 func (s *session) forget(token string) {
@@ -206,12 +207,8 @@ func (s *session) forget(token string) {
 // answered gives an answer to who waits for it. What nobody waits for, or not
 // any more, is dropped.
 func (s *session) answered(m *natsgo.Msg) {
-	if len(m.Subject) <= tokenLen {
-		return
-	}
-	token := m.Subject[len(m.Subject)-tokenLen:]
 	s.mu.Lock()
-	w := s.waiting[token]
+	w := s.waiting[tokenOf(m.Subject, s.reply)]
 	s.mu.Unlock()
 	if w != nil {
 		w.give(result{msg: m})
