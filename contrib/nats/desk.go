@@ -15,6 +15,7 @@ type desk struct {
 	waiting []*request
 	closed  bool
 	idle    chan struct{} // closed when nothing runs or waits; nil if nobody asks
+	freed   chan struct{} // closed when a hand is free; nil if nobody asks
 }
 
 // take keeps a request, or reports that there is no room.
@@ -65,6 +66,32 @@ func (d *desk) tell() {
 		close(d.idle)
 		d.idle = nil
 	}
+	if d.freed != nil {
+		close(d.freed)
+		d.freed = nil
+	}
+}
+
+// free waits until a request would be served at once, and returns how many would
+// be; 0 when ctx has ended.
+func (d *desk) free(ctx context.Context) int {
+	for ctx.Err() == nil {
+		d.mu.Lock()
+		if n := d.most - d.running; n > 0 {
+			d.mu.Unlock()
+			return n
+		}
+		if d.freed == nil {
+			d.freed = make(chan struct{})
+		}
+		freed := d.freed
+		d.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+		}
+	}
+	return 0
 }
 
 // wait returns when nothing runs or waits, or when ctx ends.

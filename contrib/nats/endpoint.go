@@ -27,8 +27,12 @@ type endpoint struct {
 	cfg     transport.Config
 	addr    address
 	queues  transport.Queues
+	inbox   string            // what the server answers to; no peer ever sees it
 	handler transport.Handler // nil if it serves nothing
+	waiting waiting
 	desk    desk
+	store   *store // of the shared queue, if it is durable
+	hands   hands
 
 	ctx      context.Context // ends with Close, when the handlers have returned
 	cancel   context.CancelFunc
@@ -54,11 +58,17 @@ func open(ctx context.Context, cfg transport.Config, h transport.Handler) (*endp
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.handling, e.stop = context.WithCancel(e.ctx)
 	s, err := e.connect(ctx)
+	if err == nil && e.store != nil {
+		if err = e.store.ensure(ctx, s); err != nil {
+			s.end()
+		}
+	}
 	if err != nil {
 		e.cancel()
 		return nil, err
 	}
 	e.session.Store(s)
+	s.begin(true)
 	go e.keep(s)
 	return e, nil
 }
@@ -73,7 +83,7 @@ func (e *endpoint) check() (err error) {
 			return err
 		}
 	}
-	if e.queues.Own, e.queues.Reply, err = ownQueues(e.cfg.Name); err != nil {
+	if e.queues.Own, e.queues.Reply, e.inbox, err = ownNames(e.cfg.Name); err != nil {
 		return err
 	}
 	if e.handler == nil {
@@ -88,6 +98,9 @@ func (e *endpoint) check() (err error) {
 			return err
 		}
 		e.queues.Shared = e.cfg.ReadQueueName
+		if e.addr.durable {
+			e.store = e.newStore()
+		}
 	}
 	if e.cfg.MaxDeliveries < 1 || e.cfg.MaxQueueLength < 1 || e.cfg.MaxQueueTime <= 0 {
 		return fmt.Errorf("owtp: serving over NATS needs MaxDeliveries, MaxQueueLength and MaxQueueTime above zero; they are %d, %d and %v",
@@ -111,9 +124,10 @@ func (e *endpoint) keep(s *session) {
 		e.session.Store(nil)
 		e.learn(s)
 		e.cfg.Logger.Warn("owtp: the connection to the NATS server is lost", "server", e.addr.host, "error", s.nc.LastError())
-		<-s.pipe.done
+		s.end()
 		if s = e.redial(); s != nil {
 			e.resume(s)
+			s.begin(false)
 			if e.shut.Load() {
 				_ = s.drain(e.ctx) // Shutdown came while it was made
 			}
@@ -219,6 +233,7 @@ func (e *endpoint) Shutdown(ctx context.Context) error {
 // last one that the broker has sent was looked at.
 func (s *session) drain(ctx context.Context) error {
 	s.draining.Do(func() {
+		s.stop()
 		for _, sub := range s.jobs {
 			done := make(chan struct{})
 			sub.SetClosedHandler(func(string) { close(done) })
@@ -245,13 +260,13 @@ func (e *endpoint) Close() error {
 	e.closing.Do(func() {
 		e.shut.Store(true)
 		for _, r := range e.desk.close() {
-			r.refuse(503, "shutting down")
-			r.release()
+			r.drop()
 		}
 		e.stop()
 		_ = e.desk.wait(context.Background())
 		e.cancel()
 		<-e.kept
+		e.hands.telling.Wait()
 		close(e.closed)
 	})
 	<-e.closed

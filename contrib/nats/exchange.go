@@ -5,8 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
+	"strings"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -21,20 +21,71 @@ func (e *endpoint) Exchange(ctx context.Context, m transport.Message) (transport
 	if err != nil {
 		return transport.Message{}, transport.NotSent(err)
 	}
-	reply, token := newReply(e.queues.Reply, e.expires(ctx, m))
-	w := s.expect(token, to, 1)
-	defer s.forget(token)
-	if err := s.publish(to, reply, requestHeader(m), m.Data); err != nil {
-		return transport.Message{}, transport.NotSent(e.explain(fmt.Errorf("owtp: publishing to %s: %w", to, err)))
+	if e.addr.durable && !strings.HasPrefix(to, transport.OwnQueuePrefix) {
+		return e.deposit(ctx, s, to, m)
 	}
-	return e.await(ctx, s, w)
+	reply, token := newReply(e.queues.Reply, e.expires(ctx, m))
+	w := &waiter{to: to, results: make(chan result, 1)}
+	e.waiting.add(w, token)
+	defer e.waiting.remove(token)
+	if err := s.publish(to, reply, requestHeader(m), m.Data); err != nil {
+		return transport.Message{}, e.notPublished(to, err)
+	}
+	select {
+	case r := <-w.results:
+		return e.read(r, to)
+	case <-ctx.Done():
+		return transport.Message{}, noAnswer(ctx, to)
+	case <-s.gone:
+	}
+	select {
+	case r := <-w.results: // just in time
+		return e.read(r, to)
+	default:
+		return transport.Message{}, e.explain(errors.New("owtp: the connection to the NATS server was lost; whether the message has arrived is not known"))
+	}
+}
+
+// deposit is Exchange through a stream. Once that has the message, a lost
+// connection is no reason to give up: the answer comes to the next one.
+func (e *endpoint) deposit(ctx context.Context, s *session, to string, m transport.Message) (transport.Message, error) {
+	reply, token := newReply(e.queues.Reply, e.expires(ctx, m))
+	receipt, secret := newReply(e.queues.Reply, 0)
+	w := &waiter{to: durablePrefix + to, receipt: secret, results: make(chan result, 2)}
+	e.waiting.add(w, token, secret)
+	defer e.waiting.remove(token, secret)
+	h := natsgo.Header{headerReply: {reply}}
+	for name, values := range requestHeader(m) {
+		h[name] = values
+	}
+	if err := s.publish(w.to, receipt, h, m.Data); err != nil {
+		return transport.Message{}, e.notPublished(to, err)
+	}
+	gone := s.gone
+	for {
+		select {
+		case r := <-w.results:
+			if !r.receipt {
+				return e.read(r, to)
+			}
+			if err := readReceipt(r.msg, to); err != nil || m.OneWay {
+				return transport.Message{}, err
+			}
+			gone = nil // but e.ctx still ends
+		case <-ctx.Done():
+			return transport.Message{}, noAnswer(ctx, to)
+		case <-e.ctx.Done():
+			return transport.Message{}, e.explain(nil)
+		case <-gone:
+			return transport.Message{}, e.explain(errors.New("owtp: the connection to the NATS server was lost; whether the stream has the message is not known"))
+		}
+	}
 }
 
 func requestHeader(m transport.Message) natsgo.Header {
 	h := headerOf(m.Form)
 	if m.OneWay {
-		h = natsgo.Header{headerOneWay: {"1"}}
-		maps.Copy(h, headerOf(m.Form))
+		h = natsgo.Header{headerOneWay: {"1"}, headerType: {contentType(m.Form)}}
 	}
 	return h
 }
@@ -86,23 +137,6 @@ func (e *endpoint) expires(ctx context.Context, m transport.Message) time.Durati
 	return d
 }
 
-// await waits for the answer.
-func (e *endpoint) await(ctx context.Context, s *session, w *waiter) (transport.Message, error) {
-	select {
-	case r := <-w.results:
-		return e.read(r, w.to)
-	case <-ctx.Done():
-		return transport.Message{}, fmt.Errorf("owtp: no answer from %s: %w", w.to, ctx.Err())
-	case <-s.gone:
-	}
-	select {
-	case r := <-w.results: // just in time
-		return e.read(r, w.to)
-	default:
-		return transport.Message{}, e.explain(errors.New("owtp: the connection to the NATS server was lost; whether the message has arrived is not known"))
-	}
-}
-
 // read is what an exchange makes of its answer.
 func (e *endpoint) read(r result, to string) (transport.Message, error) {
 	if r.err != nil {
@@ -126,6 +160,14 @@ func (e *endpoint) read(r result, to string) (transport.Message, error) {
 		return transport.Message{}, &transport.Refusal{Status: 413, Reason: "the answer is too large"}
 	}
 	return transport.Message{Form: form, Data: m.Data, To: e.queues.Reply}, nil
+}
+
+func noAnswer(ctx context.Context, to string) error {
+	return fmt.Errorf("owtp: no answer from the queue %s: %w", to, ctx.Err())
+}
+
+func (e *endpoint) notPublished(to string, err error) error {
+	return transport.NotSent(e.explain(fmt.Errorf("owtp: publishing to the queue %s: %w", to, err)))
 }
 
 // explain names Close as the cause of what it broke off.

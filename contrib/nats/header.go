@@ -36,6 +36,13 @@ const headerRoom = 512
 // never changed.
 var readable = natsgo.Header{headerType: {typeJSON}}
 
+func contentType(f transport.Form) string {
+	if f == transport.JSON {
+		return typeJSON
+	}
+	return typeBinary
+}
+
 func headerOf(f transport.Form) natsgo.Header {
 	if f == transport.JSON {
 		return readable

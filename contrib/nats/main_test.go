@@ -7,4 +7,11 @@ import (
 	"github.com/owtp-go/owtp/internal/servers"
 )
 
-func TestMain(m *testing.M) { os.Exit(servers.RunMain(m)) }
+func TestMain(m *testing.M) {
+	switch {
+	case os.Getenv(brokerEnv) != "":
+		runBroker()
+	default:
+		os.Exit(servers.RunMain(m))
+	}
+}

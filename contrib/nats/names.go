@@ -3,6 +3,7 @@ package nats
 import (
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -56,18 +57,20 @@ func checkShared(what, name string) error {
 	return checkName(what, name)
 }
 
-// ownQueues draws the names of an endpoint's own queues.
-func ownQueues(node string) (own, reply string, err error) {
+// ownNames draws the names of an endpoint's own queues, and of its inbox: where the
+// server answers to it, which no peer ever sees.
+func ownNames(node string) (own, reply, inbox string, err error) {
 	if node == "" {
-		return "", "", fmt.Errorf("owtp: the node has no name for its queues")
+		return "", "", "", errors.New("owtp: the node has no name for its queues")
 	}
 	for _, c := range node {
 		if (c < '0' || c > '9') && (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') {
-			return "", "", fmt.Errorf("owtp: the node's name in queues is %.80q; it may have letters and digits only", node)
+			return "", "", "", fmt.Errorf("owtp: the node's name in queues is %.80q; it may have letters and digits only", node)
 		}
 	}
 	name := node + "." + rand.Text()
-	return transport.OwnQueuePrefix + name, transport.ReplyQueuePrefix + name, checkName("reply queue", transport.ReplyQueuePrefix+name)
+	reply = transport.ReplyQueuePrefix + name
+	return transport.OwnQueuePrefix + name, reply, transport.ReplyQueuePrefix + node + "." + rand.Text(), checkName("reply queue", reply)
 }
 
 const tokenLen = 16

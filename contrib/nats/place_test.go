@@ -43,8 +43,12 @@ func placeOf(t testing.TB, s *servers.Server) place {
 	return place{url: "nats://" + u.Host, account: u.User.Username(), password: password}
 }
 
-func embedded(t testing.TB) place { return embed(t, nil) }
+func embedded(t testing.TB) place {
+	_, p := newBroker(t, broker.Options{})
+	return p
+}
 
+// embed starts an embedded broker in this process.
 func embed(t testing.TB, tlsConfig *tls.Config, users ...broker.User) place {
 	t.Helper()
 	p := place{account: "owtp", password: rand.Text()}

@@ -20,16 +20,26 @@ const smallMessage = 4 << 10
 type request struct {
 	e       *endpoint
 	message transport.Message
+	header  natsgo.Header
 	from    transport.Remote
-	mark    string // of the answer; "" if nobody wants one
+	mark    string // what follows the reply queue in the answer's subject; "" if nobody wants one
 	until   time.Time
-	held    int // octets of the budget
+	held    int                // octets of the budget
+	job     *job               // its place in the stream; nil if it comes from none
+	refused *transport.Refusal // why no handler is to see it, where it is put aside first
 }
 
-// arrived is called with each request, one after the other, and does not wait.
+func (e *endpoint) newRequest(s *session, m *natsgo.Msg, queue string) *request {
+	return &request{
+		e: e, header: m.Header, from: transport.Remote{Addr: e.addr.host, LocalAddr: s.local},
+		message: transport.Message{Data: m.Data, To: queue, OneWay: m.Header != nil && one(m.Header, headerOneWay) != ""},
+	}
+}
+
+// arrived is called with each request that nothing keeps, one after the other,
+// and does not wait.
 func (e *endpoint) arrived(s *session, m *natsgo.Msg, queue string) {
-	r := &request{e: e, from: transport.Remote{Addr: e.addr.host, LocalAddr: s.local}}
-	r.message = transport.Message{Data: m.Data, To: queue, OneWay: one(m.Header, headerOneWay) != ""}
+	r := e.newRequest(s, m, queue)
 	if m.Reply == "" {
 		r.message.OneWay = true
 	} else {
@@ -44,13 +54,14 @@ func (e *endpoint) arrived(s *session, m *natsgo.Msg, queue string) {
 		r.refuse(refusal.Status, refusal.Reason)
 		return
 	}
+	taking := r.message.OneWay && r.mark != ""
 	if !e.desk.take(r) {
 		r.refuse(503, "too busy; try again later")
 		r.release()
 		return
 	}
-	if r.message.OneWay && r.mark != "" {
-		r.refuse(taken, "")
+	if taking {
+		e.refuse(r.message.ReplyTo, r.mark, taken, "")
 	}
 }
 
@@ -81,24 +92,56 @@ func (r *request) release() {
 	r.held = 0
 }
 
-// serve asks the handler and answers.
+// drop ends a request that was taken and will not be served: the endpoint closes.
+func (r *request) drop() {
+	if r.job != nil {
+		r.again(0)
+	} else {
+		r.refuse(503, "shutting down")
+	}
+	r.release()
+}
+
+// serve asks the handler and answers. The stream forgets the request when its
+// answer is on its way, and not before.
 func (r *request) serve() {
+	switch {
+	case r.job == nil:
+		r.handle()
+	case r.job.doom != "":
+		r.bury()
+	case r.handle():
+		r.done()
+	default:
+		r.again(0)
+	}
+}
+
+// handle reports whether the request needs nothing more.
+func (r *request) handle() bool {
 	if time.Now().After(r.until) {
-		r.refuse(408, "nobody has come to it in time")
-		return
+		r.e.cfg.Logger.Warn("owtp: a request has waited for longer than its sender", "queue", r.message.To)
+		return r.refuse(408, "nobody has come to it in time")
 	}
 	answer, err := r.call()
 	switch {
-	case r.message.OneWay:
-		if err != nil {
-			r.refusal(err) // for the log
-		}
-	case err != nil:
-		refusal := r.refusal(err)
-		r.refuse(refusal.Status, refusal.Reason)
-	default:
-		r.answer(answer)
+	case err == nil && r.message.OneWay:
+		return true
+	case err == nil && len(answer.Data) == 0: // the message says inside that nobody waits
+		return r.refuse(taken, "")
+	case err == nil:
+		return r.answer(answer)
 	}
+	var refusal *transport.Refusal
+	if !errors.As(err, &refusal) {
+		r.e.cfg.Logger.Error("owtp: exchange failed", "queue", r.message.To, "error", err)
+		if r.job != nil && r.e.handling.Err() != nil {
+			return false // it was broken off, and somebody else may know what to make of it
+		}
+		refusal = &transport.Refusal{Status: 500, Reason: "internal error"} // a stranger learns no more
+	}
+	r.e.cfg.Logger.Debug("owtp: request refused", "queue", r.message.To, "status", refusal.Status, "reason", refusal.Reason)
+	return r.message.OneWay || r.refuse(refusal.Status, refusal.Reason)
 }
 
 // call keeps a handler's panic from ending the program.
@@ -112,58 +155,47 @@ func (r *request) call() (answer transport.Message, err error) {
 	return r.e.handler.ServeExchange(r.e.handling, r.from, r.message)
 }
 
-// refusal passes on what a handler says of the message, and tells a stranger
-// nothing about an error that was not made for it.
-func (r *request) refusal(err error) *transport.Refusal {
-	var refusal *transport.Refusal
-	if !errors.As(err, &refusal) {
-		r.e.cfg.Logger.Error("owtp: exchange failed", "queue", r.message.To, "error", err)
-		refusal = &transport.Refusal{Status: 500, Reason: "internal error"}
-	}
-	r.e.cfg.Logger.Debug("owtp: request refused", "queue", r.message.To, "status", refusal.Status, "reason", refusal.Reason)
-	return refusal
-}
-
-// answer sends the answer. It may wait for the connection to come back, as long
-// as the caller waits for it.
-func (r *request) answer(m transport.Message) {
+// answer sends the answer, and reports whether it is on its way. It may wait for
+// the connection to come back, as long as the caller waits for it.
+func (r *request) answer(m transport.Message) bool {
 	to := m.To
 	if to == "" {
 		to = r.message.ReplyTo
 	}
 	if !isReplyQueue(to) {
 		r.e.cfg.Logger.Error("owtp: an answer goes to reply queues only", "queue", line(to))
-		r.refuse(500, "internal error")
-		return
+		return r.refuse(500, "internal error")
 	}
 	err := r.publish(to, headerOf(m.Form), m.Data)
 	var tooLarge *transport.Refusal
 	if errors.As(err, &tooLarge) {
-		r.refuse(tooLarge.Status, "the answer is too large: "+tooLarge.Reason)
-	} else if err != nil {
+		return r.refuse(tooLarge.Status, "the answer is too large: "+tooLarge.Reason)
+	}
+	if err != nil {
 		r.e.cfg.Logger.Warn("owtp: an answer was lost", "queue", line(to), "error", err)
 	}
+	return err == nil
 }
 
 // refuse answers with a status instead of a packet, if anybody wants to hear it.
-func (r *request) refuse(status int, reason string) {
-	if r.mark == "" {
-		return
+// It reports whether nothing was left unsaid.
+func (r *request) refuse(status int, reason string) bool {
+	if r.mark == "" || r.message.OneWay && r.job != nil {
+		return true
 	}
-	s := r.e.session.Load()
-	if s == nil {
-		return
-	}
-	if !s.pipe.hasRoom() {
-		return // it would have to wait; its caller waits no longer for it than for any loss
-	}
-	_ = s.publish(r.message.ReplyTo+"."+r.mark, "", refusalHeader(status), []byte(line(reason)))
+	return r.e.refuse(r.message.ReplyTo, r.mark, status, reason)
+}
+
+// refuse does not wait: to who is told nothing it is as any other loss.
+func (e *endpoint) refuse(queue, mark string, status int, reason string) bool {
+	s := e.session.Load()
+	return s != nil && s.pipe.hasRoom() && s.publish(queue+"."+mark, "", refusalHeader(status), []byte(line(reason))) == nil
 }
 
 // publish sends an answer when there is a connection and room.
 func (r *request) publish(to string, h natsgo.Header, data []byte) error {
 	s := r.e.session.Load()
-	if s == nil || !s.ready() {
+	if s == nil || !s.pipe.hasRoom() {
 		ctx, cancel := context.WithDeadline(r.e.ctx, r.until)
 		defer cancel()
 		var err error
@@ -178,11 +210,6 @@ func (r *request) publish(to string, h natsgo.Header, data []byte) error {
 		return err
 	}
 	return s.publish(to+"."+r.mark, "", h, data)
-}
-
-// ready reports whether a message can be published without waiting.
-func (s *session) ready() bool {
-	return s.pipe.hasRoom()
 }
 
 // fits returns a refusal for a message that the broker would not take.

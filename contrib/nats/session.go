@@ -9,9 +9,11 @@ import (
 	"regexp"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/owtp-go/owtp/transport"
 )
@@ -23,43 +25,35 @@ const (
 	pingsLost    = 2
 )
 
-// A session is one connection to the broker, with its subscriptions and with
-// what waits for answers that come over it. It is never mended: the endpoint
-// makes a new one. The client's own way of reconnecting holds its lock while it
+// A session is one connection to the broker with its subscriptions. It is never
+// mended: the endpoint makes a new one. The client's own way of reconnecting holds its lock while it
 // dials, and sends afterwards what nobody waits for any more.
 type session struct {
 	nc    *natsgo.Conn
 	pipe  *pipe
 	gone  chan struct{}          // closed when the connection has ended
 	local string                 // address of the socket
-	reply string                 // the reply queue
 	most  int64                  // octets of a message with its headers
 	jobs  []*natsgo.Subscription // those that requests come from
 
+	js     jetstream.JetStream
+	asking atomic.Pointer[context.CancelCauseFunc] // ends what waits for the server's API
+	puller *puller                                 // nil without a stream
+	work   context.Context                         // ends when no more requests are wanted
+	stop   context.CancelFunc
+	pulled chan struct{} // closed when the puller has ended
+	begun  bool
+
 	draining sync.Once
 	drained  []chan struct{} // closed when a subscription has ended
-
-	mu      sync.Mutex
-	waiting map[string]*waiter // by token
-}
-
-// A waiter is one exchange that waits for its answer.
-type waiter struct {
-	to      string
-	results chan result
-}
-
-// A result is an answer, a receipt of a stream, or why none can come.
-type result struct {
-	msg *natsgo.Msg
-	err error
 }
 
 // connect dials and subscribes. ctx bounds both.
 func (e *endpoint) connect(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.cfg.HandshakeTimeout)
 	defer cancel()
-	s := &session{gone: make(chan struct{}), reply: e.queues.Reply, waiting: make(map[string]*waiter)}
+	s := &session{gone: make(chan struct{}), pulled: make(chan struct{})}
+	s.work, s.stop = context.WithCancel(e.ctx)
 	d := &dialer{ctx: ctx, timeout: e.cfg.BodyTimeout}
 	o, err := e.options(s, d)
 	if err != nil {
@@ -76,11 +70,15 @@ func (e *endpoint) connect(ctx context.Context) (*session, error) {
 		stop()
 		d.abort()
 		d.wait()
+		s.stop()
 		return nil, fmt.Errorf("owtp: connecting to the NATS server %s: %w", e.addr.host, d.explain(err))
 	}
 	s.pipe = d.last()
 	s.local, s.most = s.pipe.LocalAddr().String(), s.nc.MaxPayload()
-	if err := e.subscribe(ctx, s); err != nil {
+	if s.js, err = jetstream.New(s.nc); err == nil {
+		err = e.subscribe(ctx, s)
+	}
+	if err != nil {
 		s.end()
 		return nil, err
 	}
@@ -100,7 +98,7 @@ func (e *endpoint) options(s *session, d *dialer) (natsgo.Options, error) {
 	o.CustomDialer = d
 	o.SkipHostLookup = true // the dialler does it, in ctx's time
 	o.SkipSubjectValidation = true
-	o.InboxPrefix = e.queues.Reply // the account may subscribe to nothing else
+	o.InboxPrefix = e.inbox // the account may subscribe to nothing else
 	switch {
 	case e.cfg.Account != "":
 		o.User, o.Password = e.cfg.Account, e.cfg.Password
@@ -122,7 +120,7 @@ func (e *endpoint) options(s *session, d *dialer) (natsgo.Options, error) {
 		o.TLSConfig.ServerName = e.addr.name
 	}
 	o.Secure = e.addr.tls
-	o.ClosedCB = func(*natsgo.Conn) { close(s.gone) }
+	o.ClosedCB = func(*natsgo.Conn) { s.stop(); close(s.gone) }
 	o.AsyncErrorCB = func(_ *natsgo.Conn, sub *natsgo.Subscription, err error) { e.complaint(s, sub, err) }
 	o.LameDuckModeHandler = func(*natsgo.Conn) {
 		e.cfg.Logger.Info("owtp: the NATS server is about to shut down and will end the connection", "server", e.addr.host)
@@ -136,7 +134,9 @@ func (e *endpoint) subscribe(ctx context.Context, s *session) error {
 	if !s.nc.HeadersSupported() {
 		return fmt.Errorf("owtp: the NATS server %s (version %s) takes no headers; 2.2 is the first that does", e.addr.host, s.nc.ConnectedServerVersion())
 	}
-	_, err := s.nc.Subscribe(e.queues.Reply+".*", s.answered)
+	_, err := s.nc.Subscribe(e.queues.Reply+".*", func(m *natsgo.Msg) {
+		e.waiting.answered(tokenOf(m.Subject, e.queues.Reply), m)
+	})
 	if err == nil && e.serves() {
 		err = e.subscribeRequests(s)
 	}
@@ -166,7 +166,27 @@ func (e *endpoint) subscribeRequests(s *session) error {
 		return err
 	}
 	s.jobs = append(s.jobs, shared)
+	if e.store == nil {
+		return nil
+	}
+	s.puller = &puller{e: e, s: s}
+	pulls, err := s.nc.Subscribe(s.puller.inbox()+"*", s.puller.came)
+	if err != nil {
+		return err
+	}
+	s.jobs = append(s.jobs, pulls)
 	return nil
+}
+
+// begin takes requests from the stream, if there is one, and is told whether it is
+// known to be there.
+func (s *session) begin(ready bool) {
+	if s.puller != nil {
+		go s.puller.run(ready)
+	} else {
+		close(s.pulled)
+	}
+	s.begun = true
 }
 
 // complaint is what the client says on the side.
@@ -174,7 +194,10 @@ func (e *endpoint) complaint(s *session, sub *natsgo.Subscription, err error) {
 	switch {
 	case errors.Is(err, natsgo.ErrPermissionViolation):
 		if denied := deniedSubject.FindStringSubmatch(err.Error()); denied != nil {
-			s.fail(denied[1], transport.NotSent(fmt.Errorf("owtp: the account may not publish to %q", denied[1])))
+			e.waiting.fail(denied[1], transport.NotSent(fmt.Errorf("owtp: the account may not publish to %q", denied[1])))
+		}
+		if end := s.asking.Load(); end != nil {
+			(*end)(err)
 		}
 		e.cfg.Logger.Error("owtp: the NATS server refuses", "server", e.addr.host, "error", err)
 	case errors.Is(err, natsgo.ErrSlowConsumer) && sub != nil:
@@ -189,56 +212,15 @@ func (e *endpoint) complaint(s *session, sub *natsgo.Subscription, err error) {
 // client publish. There is nothing but the text.
 var deniedSubject = regexp.MustCompile(`Publish to "([^"]+)"`)
 
-// expect registers an exchange. The caller forgets it.
-func (s *session) expect(token, to string, results int) *waiter {
-	w := &waiter{to: to, results: make(chan result, results)}
-	s.mu.Lock()
-	s.waiting[token] = w
-	s.mu.Unlock()
-	return w
-}
-
-func (s *session) forget(token string) {
-	s.mu.Lock()
-	delete(s.waiting, token)
-	s.mu.Unlock()
-}
-
-// answered gives an answer to who waits for it. What nobody waits for, or not
-// any more, is dropped.
-func (s *session) answered(m *natsgo.Msg) {
-	s.mu.Lock()
-	w := s.waiting[tokenOf(m.Subject, s.reply)]
-	s.mu.Unlock()
-	if w != nil {
-		w.give(result{msg: m})
-	}
-}
-
-// fail ends the exchanges with one subject, which nothing has reached.
-func (s *session) fail(subject string, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, w := range s.waiting {
-		if w.to == subject {
-			w.give(result{err: err})
-		}
-	}
-}
-
-// give never waits: who gets more than was asked for needs no more.
-func (w *waiter) give(r result) {
-	select {
-	case w.results <- r:
-	default:
-	}
-}
-
 // end closes the connection and waits for it.
 func (s *session) end() {
+	s.stop()
 	s.nc.Close()
 	<-s.gone
 	<-s.pipe.done
+	if s.begun {
+		<-s.pulled
+	}
 }
 
 // A dialer makes the pipes of one attempt to connect.

@@ -11,6 +11,12 @@ import (
 
 func TestConformance(t *testing.T) {
 	everywhere(t, func(t *testing.T, p place) { conformance(t, p, transporttest.Options{}) })
+	t.Run("Durable", func(t *testing.T) {
+		everywhere(t, func(t *testing.T, p place) {
+			p.url += "?durable=true"
+			conformance(t, p, transporttest.Options{})
+		})
+	})
 	t.Run("TLS", func(t *testing.T) {
 		server, client := transporttest.TLSConfigs(t)
 		conformance(t, embed(t, server), transporttest.Options{ServerTLS: client, ClientTLS: client})

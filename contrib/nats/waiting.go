@@ -1,0 +1,78 @@
+package nats
+
+import (
+	"sync"
+
+	natsgo "github.com/nats-io/nats.go"
+)
+
+// waiting are the exchanges that wait for something, by token. It is safe for
+// concurrent use.
+type waiting struct {
+	mu      sync.Mutex
+	byToken map[string]*waiter
+}
+
+// A waiter is one exchange.
+type waiter struct {
+	to      string // subject that it has published to
+	receipt string // token of the stream's receipt, which its consumer never sees
+	results chan result
+}
+
+// A result is an answer, a receipt of a stream, or why none can come.
+type result struct {
+	msg     *natsgo.Msg
+	receipt bool
+	err     error
+}
+
+// add registers an exchange, which removes itself.
+func (w *waiting) add(x *waiter, tokens ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.byToken == nil {
+		w.byToken = make(map[string]*waiter)
+	}
+	for _, t := range tokens {
+		w.byToken[t] = x
+	}
+}
+
+func (w *waiting) remove(tokens ...string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, t := range tokens {
+		delete(w.byToken, t)
+	}
+}
+
+// answered gives a message to who waits for it. What nobody waits for, or not any
+// more, is dropped.
+func (w *waiting) answered(token string, m *natsgo.Msg) {
+	w.mu.Lock()
+	x := w.byToken[token]
+	w.mu.Unlock()
+	if x != nil {
+		x.give(result{msg: m, receipt: token == x.receipt})
+	}
+}
+
+// fail ends the exchanges with one subject.
+func (w *waiting) fail(subject string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, x := range w.byToken {
+		if x.to == subject {
+			x.give(result{err: err})
+		}
+	}
+}
+
+// give never waits: who gets more than was asked for needs no more.
+func (x *waiter) give(r result) {
+	select {
+	case x.results <- r:
+	default:
+	}
+}
