@@ -32,6 +32,7 @@ func (f *listener) ServeConn(ctx context.Context, conn transport.Conn) {
 	if err != nil {
 		n.log.Debug("connection refused", "remote", conn.RemoteAddr(), "err", err)
 		l.fail(err)
+		n.forgetLink(l) // it may have been registered
 		return
 	}
 	n.serveLink(l, first)

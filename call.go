@@ -213,8 +213,8 @@ func (l *link) transact(ctx context.Context, p *wire.Packet) (*wire.Packet, bool
 }
 
 func (n *OWTPNode) callError(ctx context.Context, err error, sent bool, pid string, p *wire.Packet) error {
-	if cause := context.Cause(n.ctx); cause != nil && !errors.Is(err, ErrUnknownPeer) {
-		err = newError(ErrNetworkDisconnected, "the node closed before the answer: %w", cause)
+	if cause := context.Cause(n.ctx); cause != nil {
+		err = newError(ErrNetworkDisconnected, "the node is closed: %w", cause)
 	} else if ctx.Err() != nil && !errors.As(err, new(*Error)) {
 		err = ctx.Err() // what a lower layer made of it says less
 	}

@@ -27,6 +27,10 @@ func (n *OWTPNode) ConnectContext(ctx context.Context, pid string, cfg ConnectCo
 	if err := n.use(); err != nil {
 		return err
 	}
+	return n.during(ctx, func(ctx context.Context) error { return n.connect(ctx, pid, cfg) })
+}
+
+func (n *OWTPNode) connect(ctx context.Context, pid string, cfg ConnectConfig) error {
 	s, err := cfg.checkDial()
 	if err != nil {
 		return err
@@ -153,6 +157,9 @@ func (n *OWTPNode) addRemote(r *remote) (added bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	s := r.spec()
+	if n.ctx.Err() != nil {
+		return false, errNodeClosed // or Close would not know of it
+	}
 	if old := n.remotes[r.name]; old != nil {
 		if old.spec().sameTarget(s) {
 			return false, nil
@@ -250,6 +257,10 @@ func (n *OWTPNode) KeyAgreementContext(ctx context.Context, pid, suite string) e
 	if n.err != nil {
 		return n.err
 	}
+	return n.during(ctx, func(ctx context.Context) error { return n.agree(ctx, pid, suite) })
+}
+
+func (n *OWTPNode) agree(ctx context.Context, pid, suite string) error {
 	s, err := secure.SuiteByName(suite)
 	if err != nil {
 		return fmt.Errorf("owtp: KeyAgreement: %w", err)

@@ -170,12 +170,18 @@ func (n *OWTPNode) Identify(ctx context.Context, cfg ConnectConfig) (string, err
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Limits.HandshakeTimeout)
 	defer cancel()
 	o := secure.Offer{Transport: uint8(tr.Kind()), Mode: wire.ModeSigned, Recipient: s.peer}
-	if o.Epoch, err = n.state.epoch(ctx); err != nil {
-		return "", err
-	}
-	proof, err := n.identify(ctx, o, s, tr)
+	var proof *secure.Proof
+	err = n.during(ctx, func(ctx context.Context) (err error) {
+		if o.Epoch, err = n.state.epoch(ctx); err != nil {
+			return err
+		}
+		if proof, err = n.identify(ctx, o, s, tr); err != nil {
+			return localError(err, false)
+		}
+		return nil
+	})
 	if err != nil {
-		return "", localError(err, false)
+		return "", err
 	}
 	return proof.Key.ID().String(), nil
 }
@@ -213,7 +219,11 @@ func (n *OWTPNode) Bindings(ctx context.Context) (map[string]string, error) {
 	if n.err != nil {
 		return nil, n.err
 	}
-	all, err := n.state.bindings(ctx)
+	var all map[string]identity.ID
+	err := n.during(ctx, func(ctx context.Context) (err error) {
+		all, err = n.state.bindings(ctx)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("owtp: bindings: %w", err)
 	}
@@ -240,7 +250,11 @@ func (n *OWTPNode) PinPeer(ctx context.Context, alias, peerID string) error {
 	if err != nil {
 		return fmt.Errorf("owtp: PinPeer: %w", err)
 	}
-	bound, _, err := n.state.bind(ctx, alias, id)
+	var bound identity.ID
+	err = n.during(ctx, func(ctx context.Context) (err error) {
+		bound, _, err = n.state.bind(ctx, alias, id)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("owtp: PinPeer: %w", err)
 	}
@@ -256,7 +270,8 @@ func (n *OWTPNode) ForgetPeer(ctx context.Context, alias string) error {
 	if err := n.use(); err != nil {
 		return err
 	}
-	if err := n.state.forget(ctx, alias); err != nil {
+	err := n.during(ctx, func(ctx context.Context) error { return n.state.forget(ctx, alias) })
+	if err != nil {
 		return fmt.Errorf("owtp: ForgetPeer: %w", err)
 	}
 	n.named.unpin(alias)

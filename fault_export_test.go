@@ -228,3 +228,20 @@ func (n *OWTPNode) Taken() (records, replies, waiters, requests, octets int) {
 
 // Named reports whether a peer has a share of the named ones.
 func (n *OWTPNode) Named(peerID string) bool { return n.named.has(peerID) }
+
+// Err is why the node has ended, or nil.
+func (n *OWTPNode) Err() error { return context.Cause(n.ctx) }
+
+// Leaving is how many peers are gone whose close handlers have not returned.
+func (n *OWTPNode) Leaving() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.leaving)
+}
+
+// Remotes is how many peers are connected by name.
+func (n *OWTPNode) Remotes() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.remotes)
+}

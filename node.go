@@ -45,6 +45,9 @@ type OWTPNode struct {
 	unread    *transport.Budget // octets that unproved peers make this node queue
 	gate      gate              // handshakes
 	closing   atomic.Bool
+	ending    sync.Once
+	ended     chan struct{} // closed when Close has done its work; then endErr is set
+	endErr    error
 	leasing   atomic.Bool // tendCalls runs
 
 	mu        sync.Mutex // guards what follows; never held across I/O or a callback
@@ -55,6 +58,7 @@ type OWTPNode struct {
 	remotes   map[string]*remote     // by the name given to Connect
 	byID      map[identity.ID]string // names by proved ID, the newest
 	peers     map[string]*peerEntry  // open connections by peer ID
+	leaving   map[string]*peerEntry  // the newest that is not in peers any more, until its close handler has returned
 	links     map[*link]struct{}     // all that are served, registered or not
 	callers   map[string]*caller     // over message queues, by peer ID
 	handlers  peerHandlers
@@ -84,10 +88,11 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 		receiving: transport.NewBudget(cfg.Limits.MaxReceiving),
 		unread:    transport.NewBudget(cfg.Limits.MaxReceiving),
 		named:     names,
+		ended:     make(chan struct{}),
 		claims:    newClaims(cfg.Limits, names),
 		gate:      newGate(cfg.Limits, names),
 		listeners: make(map[*listener]struct{}), remotes: make(map[string]*remote),
-		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry), links: make(map[*link]struct{}), callers: make(map[string]*caller),
+		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry), leaving: make(map[string]*peerEntry), links: make(map[*link]struct{}), callers: make(map[string]*caller),
 	}
 	n.router.fold()
 	if n.peerstore == nil {
@@ -239,95 +244,4 @@ func (n *OWTPNode) spawn(f func()) bool {
 		f()
 	}()
 	return true
-}
-
-// closePatience is how long Close waits for handlers that do not heed their
-// context.
-const closePatience = 10 * time.Second
-
-// Close ends the node at once: handlers' contexts end, connections and
-// listeners close, calls end with status 430. It returns when nothing of the
-// node runs any more, or after ten seconds if a handler does not heed its
-// context. Calling it again does nothing.
-func (n *OWTPNode) Close() error {
-	if n.err != nil {
-		return n.err
-	}
-	n.closing.Store(true)
-	n.cancel(errNodeClosed)
-	n.mu.Lock()
-	var listeners []*listener
-	for l := range n.listeners {
-		listeners = append(listeners, l)
-	}
-	clear(n.listeners)
-	var remotes []*remote
-	for _, r := range n.remotes {
-		remotes = append(remotes, r)
-	}
-	clear(n.remotes)
-	clear(n.byID)
-	clear(n.callers)
-	links := n.allLinks()
-	n.mu.Unlock()
-	for _, l := range links {
-		l.fail(errNodeClosed)
-	}
-	for _, r := range remotes {
-		r.close()
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), closePatience)
-	defer cancel()
-	var sockets tracker
-	for _, l := range listeners {
-		sockets.begin()
-		go func() { // waits for the handlers of its exchanges
-			defer sockets.end()
-			l.close()
-		}()
-	}
-	n.tasks.close()
-	err := errors.Join(n.tasks.wait(ctx), sockets.wait(ctx))
-	n.state.close()
-	n.mu.Lock()
-	n.closeOwnStore()
-	n.mu.Unlock()
-	if err != nil {
-		return errors.New("owtp: Close: a handler does not heed its context and still runs")
-	}
-	return nil
-}
-
-// Shutdown ends the node gently: it stops accepting, tells connected peers that
-// it goes away, lets requests and calls finish, answers new ones with 503, and
-// then closes. When ctx ends it closes at once and returns the context's error.
-func (n *OWTPNode) Shutdown(ctx context.Context) error {
-	if n.err != nil {
-		return n.err
-	}
-	n.closing.Store(true)
-	n.mu.Lock()
-	var listeners []*listener
-	for l := range n.listeners {
-		listeners = append(listeners, l)
-	}
-	links := n.allLinks()
-	n.mu.Unlock()
-	for _, l := range links {
-		l.announce(wire.ReasonShutdown)
-	}
-	var err error
-	for _, l := range listeners {
-		err = errors.Join(err, l.shutdown(ctx))
-	}
-	for _, l := range links {
-		err = errors.Join(err, l.finish(ctx))
-	}
-	if e := n.Close(); err == nil {
-		err = e
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return err
 }

@@ -14,6 +14,16 @@ type peerEntry struct {
 	live   int     // links whose handlers have not all ended
 	told   bool    // the open handler was called or is about to be
 	opened chan struct{}
+	gone   chan struct{}   // closed when the close handler has returned
+	before <-chan struct{} // gone of the peer's life before, or nil
+}
+
+// afterwards waits until the close handler of the peer's life before has
+// returned, so that the program hears of one life after the other.
+func (e *peerEntry) afterwards() {
+	if e.before != nil {
+		<-e.before
+	}
 }
 
 // peerHandlers are the program's functions that are told about peers.
@@ -25,7 +35,9 @@ type peerHandlers struct {
 
 // SetOpenHandler sets what is called once for each peer whose first long
 // connection opens, on a goroutine of its own. Peers that are open already are
-// told at once. HTTP has no connections and calls it never.
+// told at once. If a peer comes back, its open handler runs when the close
+// handler of its life before has returned; its requests do not wait for that.
+// HTTP has no connections and calls it never.
 func (n *OWTPNode) SetOpenHandler(h func(n *OWTPNode, peer PeerInfo)) {
 	if n.err != nil {
 		return
@@ -66,6 +78,7 @@ func (n *OWTPNode) tellOpen(e *peerEntry) {
 	info := e.info
 	if !n.spawn(func() {
 		defer close(e.opened)
+		e.afterwards()
 		n.guardCallback("open handler", func() { h(n, info) })
 	}) {
 		close(e.opened)
@@ -85,7 +98,10 @@ func (n *OWTPNode) register(l *link) *refusal {
 	}
 	e := n.peers[l.peer.id]
 	if e == nil {
-		e = &peerEntry{info: l.peer.info()}
+		e = &peerEntry{info: l.peer.info(), gone: make(chan struct{})}
+		if last := n.leaving[l.peer.id]; last != nil {
+			e.before = last.gone
+		}
 		n.peers[l.peer.id] = e
 	} else if len(e.links) >= n.cfg.Limits.MaxConnsPerPeer {
 		return refuse(ErrTooManyRequests, 0, "too many connections of one peer")
@@ -110,6 +126,7 @@ func (n *OWTPNode) unregister(l *link) {
 	}
 	if len(e.links) == 0 && n.peers[l.peer.id] == e {
 		delete(n.peers, l.peer.id)
+		n.leaving[l.peer.id] = e
 	}
 }
 
@@ -135,6 +152,8 @@ func (n *OWTPNode) forgetLink(l *link) {
 	if !last {
 		return
 	}
+	defer n.left(l.peer.id, e)
+	e.afterwards()
 	if opened != nil {
 		<-opened
 	}
@@ -146,6 +165,16 @@ func (n *OWTPNode) forgetLink(l *link) {
 			n.log.Warn("session of an anonymous peer is not destroyed", "err", err)
 		}
 	}
+}
+
+// left is told that nothing of a peer's life is left to be told.
+func (n *OWTPNode) left(peerID string, e *peerEntry) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.leaving[peerID] == e { // and not a later life's
+		delete(n.leaving, peerID)
+	}
+	close(e.gone)
 }
 
 // serveLink runs a link until it and its handlers have ended.
