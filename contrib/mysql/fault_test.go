@@ -1,0 +1,80 @@
+package mysql_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/owtp-go/owtp/contrib/internal/sqlstore/sqltest"
+	"github.com/owtp-go/owtp/internal/servers"
+	"github.com/owtp-go/owtp/session"
+)
+
+func TestOutage(t *testing.T) {
+	s := servers.NewMariaDB(t)
+	sqltest.Outage(t, s, open(t, s.DSN))
+}
+
+// TestPausedServer opens a store of a server that does not answer.
+func TestPausedServer(t *testing.T) {
+	s := servers.NewMariaDB(t)
+	s.Pause(t)
+	defer s.Resume(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	begin := time.Now()
+	_, err := session.Open(ctx, "mysql", &session.ManagerConfig{ProviderConfig: s.DSN})
+	if err == nil || strings.Contains(err.Error(), s.Password) || time.Since(begin) > 20*time.Second {
+		t.Errorf("after %v: %v", time.Since(begin), err)
+	}
+}
+
+// TestReplica makes the server one that only reads, and back.
+func TestReplica(t *testing.T) {
+	s := servers.NewMariaDB(t)
+	admin := database(t, s.DSN)
+	exec(t, admin, "CREATE USER 'plain'@'%' IDENTIFIED BY 'plain-password'", "GRANT SELECT, INSERT, UPDATE, DELETE, CREATE ON owtp.* TO 'plain'@'%'")
+	dsn := fmt.Sprintf("plain:plain-password@tcp(%s)/owtp", s.Addr)
+	p := open(t, dsn)
+	if err := p.Put(t.Context(), "a", []byte("1"), time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, admin, "SET GLOBAL read_only = 1")
+	sqltest.Refused(t, "mysql", dsn, []string{"plain-password"}, "only reads", "primary")
+	err := p.Put(t.Context(), "a", []byte("2"), time.Hour)
+	if err == nil || !strings.Contains(err.Error(), "only reads") || strings.Contains(err.Error(), "plain-password") {
+		t.Errorf("Put on a server that only reads: %v", err)
+	}
+	if r, err := p.Get(t.Context(), "a"); err != nil || string(r.Value) != "1" {
+		t.Errorf("Get on a server that only reads: %q, %v", r.Value, err)
+	}
+	exec(t, admin, "SET GLOBAL read_only = 0")
+	if err := p.Put(t.Context(), "a", []byte("3"), time.Hour); err != nil {
+		t.Errorf("Put on a server that writes again: %v", err)
+	}
+}
+
+// TestServerLimits uses servers with unusual settings.
+func TestServerLimits(t *testing.T) {
+	small := servers.NewMariaDB(t, "--max-allowed-packet=1M", "--log-bin", "--binlog-format=STATEMENT", "--sql-mode=", "--autocommit=0")
+	p := open(t, small.DSN)
+	most := p.Traits().MaxValue
+	if most < 900_000 || most > 1<<20 {
+		t.Errorf("MaxValue is %d of a packet of 1 MiB", most)
+	}
+	value := make([]byte, most)
+	if err := p.Put(t.Context(), strings.Repeat("k", session.MaxKeyLen), value, time.Hour); err != nil {
+		t.Errorf("Put of the longest value: %v", err)
+	}
+	if r, err := p.Get(t.Context(), strings.Repeat("k", session.MaxKeyLen)); err != nil || len(r.Value) != most {
+		t.Errorf("Get of the longest value: %d bytes, %v", len(r.Value), err)
+	}
+	if err := p.Put(t.Context(), "k", make([]byte, most+1), time.Hour); err == nil {
+		t.Error("Put of more than the longest value is no error")
+	}
+	sqltest.Semantics(t, p)
+	tiny := servers.NewMariaDB(t, "--max-allowed-packet=16K")
+	sqltest.Refused(t, "mysql", tiny.DSN, []string{tiny.Password}, "max_allowed_packet")
+}

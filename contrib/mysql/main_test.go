@@ -1,0 +1,10 @@
+package mysql_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/owtp-go/owtp/internal/servers"
+)
+
+func TestMain(m *testing.M) { os.Exit(servers.RunMain(m)) }
