@@ -3,7 +3,6 @@ package redis
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -95,15 +94,14 @@ func configured(ctx context.Context, server asker, name string) (value string, k
 	return value, known, nil
 }
 
-// unlessRefused drops a server's own refusal: it cannot be learned. That a server
-// is about to be something else is not such a refusal.
+// unlessRefused drops a server's refusal to tell: it cannot be learned. What goes
+// wrong before the question, and a state that passes, is none.
 func unlessRefused(err error) error {
-	var answer redis.Error
-	if !errors.As(err, &answer) {
+	if _, answer := err.(redis.Error); !answer { // a connection's own trouble is wrapped
 		return err
 	}
-	for _, passing := range []string{"LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "BUSY"} {
-		if redis.HasErrorPrefix(err, passing) {
+	for _, other := range []string{"NOAUTH", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "READONLY", "BUSY"} {
+		if redis.HasErrorPrefix(err, other) {
 			return err
 		}
 	}
@@ -138,10 +136,15 @@ func (g *guard) connected(ctx context.Context, conn *redis.Conn) error {
 	if err != nil {
 		return err
 	}
-	if evicts != "" {
-		return evictsNow(evicts)
+	if evicts == "" {
+		return nil
 	}
-	return nil
+	// The driver asks about sentinels too, which keep no records.
+	mode, _, err := info(ctx, conn, "server", "redis_mode")
+	if err != nil || mode == "sentinel" {
+		return err
+	}
+	return evictsNow(evicts)
 }
 
 func evictsNow(evicts string) error {

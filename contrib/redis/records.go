@@ -167,6 +167,9 @@ func (s *Store) CompareAndSwap(ctx context.Context, key string, version uint64, 
 	if err := s.ready(ctx); err != nil {
 		return 0, err
 	}
+	if version == 0 {
+		return 0, nil // no record of ours has it
+	}
 	record, newVersion := encode(value)
 	done, err := s.change(ctx, swapScript, key, header(version), record, milliseconds(ttl))
 	if err != nil || !done {
@@ -182,6 +185,9 @@ func (s *Store) Touch(ctx context.Context, key string, version uint64, ttl time.
 	}
 	if err := s.ready(ctx); err != nil {
 		return false, err
+	}
+	if version == 0 {
+		return false, nil
 	}
 	done, err := s.change(ctx, touchScript, key, header(version), milliseconds(ttl))
 	return done, s.failed(ctx, "touch", err)
