@@ -214,7 +214,7 @@ func (f *listener) session(ctx context.Context, id []byte) (*heldSession, error)
 	defer r.mu.Unlock()
 	for _, s := range []*clientSession{r.session, r.earlier} {
 		if s != nil && slices.Equal(s.ID, id) {
-			return &heldSession{Session: s.Session, expires: s.renew}, nil
+			return &heldSession{Session: s.Session, expires: s.renew, proved: true}, nil
 		}
 	}
 	return nil, errUnknownSession

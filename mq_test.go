@@ -1,11 +1,8 @@
 package owtp_test
 
 import (
-	"context"
 	"fmt"
-	"net/url"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,41 +14,10 @@ import (
 	"github.com/owtp-go/owtp/transport/transporttest"
 )
 
-// brokerHouse is where addresses testmq://name find the test's broker of that
-// name.
-type brokerHouse struct {
-	mu     sync.Mutex
-	byName map[string]*transporttest.Broker
-}
-
-var house = &brokerHouse{byName: make(map[string]*transporttest.Broker)}
+// house is where addresses testmq://name find the test's broker of that name.
+var house = new(transporttest.Brokers)
 
 func init() { transport.RegisterBroker("testmq", house) }
-
-func (h *brokerHouse) of(address string) *transporttest.Broker {
-	u, err := url.Parse(address)
-	if err != nil {
-		panic(err)
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	b := h.byName[u.Host]
-	if b == nil {
-		b = transporttest.NewBroker()
-		h.byName[u.Host] = b
-	}
-	return b
-}
-
-func (h *brokerHouse) Kind() transport.Kind { return transport.MQ }
-
-func (h *brokerHouse) Listen(ctx context.Context, cfg transport.Config, handler transport.Handler) (transport.Listener, error) {
-	return h.of(cfg.Address).Listen(ctx, cfg, handler)
-}
-
-func (h *brokerHouse) Open(ctx context.Context, cfg transport.Config, handler transport.Handler) (transport.Endpoint, error) {
-	return h.of(cfg.Address).Open(ctx, cfg, handler)
-}
 
 var brokerNames atomic.Int64
 
@@ -136,7 +102,7 @@ func TestClosePeerWhileCalledBack(t *testing.T) {
 	if r.JsonData().String() != "bye" || s.client.IsConnectPeer("testhost") {
 		t.Errorf("%+v", r)
 	}
-	eventually(t, "its queues are gone", func() bool { return len(house.of(s.listen.Address).Queues()) == 3 })
+	eventually(t, "its queues are gone", func() bool { return len(house.At(s.listen.Address).Queues()) == 3 })
 }
 
 // Replicas that share a store share the work of one queue; what one of them has
@@ -189,7 +155,7 @@ func TestQueueReplicasWithStoresOfTheirOwn(t *testing.T) {
 			t.Errorf("the replicas have run %d and %d calls of 10: one of them should have", a, b)
 		}
 		// The one that was asked dies with a call in its hands.
-		b := house.of(s.listen.Address)
+		b := house.At(s.listen.Address)
 		var asked atomic.Value
 		b.OnMessage(func(q transporttest.Queued) []transporttest.Queued {
 			if !q.Answer {
@@ -227,7 +193,7 @@ func TestQueueRedelivery(t *testing.T) {
 			var runs atomic.Int64
 			must(t, s.host.HandleFunc("pay", func(c *owtp.Context) { runs.Add(1); c.Response("paid", 0, "") }))
 			s.connect(t)
-			b := house.of(s.listen.Address)
+			b := house.At(s.listen.Address)
 			first := true
 			b.OnMessage(func(q transporttest.Queued) []transporttest.Queued {
 				if !first || q.Answer || !strings.Contains(q.To, s.host.NodeID()) {
@@ -271,7 +237,7 @@ func TestNobodyElseCallsBack(t *testing.T) {
 		must(t, s.client.HandleFunc("back", func(*owtp.Context) { t.Error("somebody else has called back") }))
 		s.connect(t)
 		var own string
-		b := house.of(s.listen.Address)
+		b := house.At(s.listen.Address)
 		for _, q := range b.Queues() {
 			if strings.HasPrefix(q, transport.OwnQueuePrefix+s.client.NodeID()) {
 				own = q

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -24,6 +25,7 @@ type Broker struct {
 	ends   map[*endpoint]struct{}
 	hook   func(Queued) []Queued
 	down   bool
+	rest   *endpoint // takes what is for queues that do not exist
 }
 
 // Queued is a message on its way to a queue.
@@ -115,12 +117,32 @@ func (b *Broker) Lose(reply string) {
 // Kind implements [transport.Transport].
 func (b *Broker) Kind() transport.Kind { return transport.MQ }
 
-// Listen implements [transport.Transport].
+// Listen implements [transport.Transport]. Without ReadQueueName the listener
+// takes what is for any queue that does not exist, as a man in the middle does.
 func (b *Broker) Listen(ctx context.Context, cfg transport.Config, h transport.Handler) (transport.Listener, error) {
-	if cfg.ReadQueueName == "" {
-		return nil, errors.New("transporttest: a listener needs ReadQueueName")
+	e, err := b.Open(ctx, cfg, h)
+	if err == nil && cfg.ReadQueueName == "" {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.rest != nil {
+			return nil, errors.Join(errors.New("transporttest: the broker has a man in the middle already"), e.Close())
+		}
+		b.rest = e.(*endpoint)
 	}
-	return b.Open(ctx, cfg, h)
+	return e, err
+}
+
+// DialExchange implements [transport.ExchangeDialer]. Without WriteQueueName it
+// is some shared queue of the broker that is written to.
+func (b *Broker) DialExchange(ctx context.Context, cfg transport.Config) (transport.Exchanger, error) {
+	b.mu.Lock()
+	for _, name := range slices.Sorted(maps.Keys(b.queues)) {
+		if cfg.WriteQueueName == "" && !b.queues[name].private {
+			cfg.WriteQueueName = name
+		}
+	}
+	b.mu.Unlock()
+	return b.Open(ctx, cfg, nil)
 }
 
 // Open implements [transport.Broker].
@@ -129,6 +151,12 @@ func (b *Broker) Open(ctx context.Context, cfg transport.Config, h transport.Han
 	defer b.mu.Unlock()
 	if b.down {
 		return nil, transport.NotSent(errBrokerDown)
+	}
+	if cfg.MaxDeliveries == 0 {
+		cfg.MaxDeliveries = 1 << 10
+	}
+	if cfg.MaxQueueLength == 0 {
+		cfg.MaxQueueLength = 1 << 16
 	}
 	var letters [8]byte
 	rand.Read(letters[:])
@@ -184,6 +212,9 @@ func (b *Broker) put(m Queued, until time.Time) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	q := b.queues[m.To]
+	if q == nil && b.rest != nil {
+		q = b.queues[b.rest.names.Own]
+	}
 	switch {
 	case q == nil:
 		return transport.NotSent(fmt.Errorf("queue %q: %w", m.To, errNoQueue))
@@ -225,6 +256,7 @@ type endpoint struct {
 	cancel  context.CancelFunc
 	answers map[string]chan Queued
 	held    map[*delivery]string // and the queue that it came from
+	taken   []string             // reply queues of others
 	closing bool
 	gone    bool
 	running sync.WaitGroup
@@ -234,11 +266,11 @@ func (e *endpoint) hasRoom(q *queue) bool {
 	if e.gone {
 		return false
 	}
-	return q.name == e.names.Reply || !e.closing && len(e.held) < e.cfg.MaxDeliveries
+	return q.name == e.names.Reply || slices.Contains(e.taken, q.name) || !e.closing && len(e.held) < e.cfg.MaxDeliveries
 }
 
 func (e *endpoint) take(q *queue, d delivery) {
-	if q.name == e.names.Reply {
+	if q.name == e.names.Reply || slices.Contains(e.taken, q.name) {
 		if answer := e.answers[d.Correlation]; answer != nil {
 			delete(e.answers, d.Correlation)
 			answer <- d.Queued
@@ -299,11 +331,18 @@ func (e *endpoint) Exchange(ctx context.Context, m transport.Message) (transport
 	var letters [16]byte
 	rand.Read(letters[:])
 	out := Queued{From: e.names.Reply, To: to, ReplyTo: e.names.Reply, Correlation: hex.EncodeToString(letters[:]), Message: m}
+	if m.ReplyTo != "" { // a man in the middle takes the answer in the sender's place
+		out.ReplyTo = m.ReplyTo
+	}
 	answer := make(chan Queued, 1)
 	e.b.mu.Lock()
 	if e.gone {
 		e.b.mu.Unlock()
 		return transport.Message{}, transport.NotSent(net.ErrClosed)
+	}
+	if q := e.b.queues[out.ReplyTo]; q == nil {
+		e.b.queues[out.ReplyTo] = &queue{name: out.ReplyTo, limit: 1 << 16, private: true, consumers: []*endpoint{e}}
+		e.taken = append(e.taken, out.ReplyTo)
 	}
 	if !m.OneWay {
 		e.answers[out.Correlation] = answer
@@ -380,6 +419,12 @@ func (e *endpoint) lose() {
 	}
 	delete(e.b.queues, e.names.Reply)
 	delete(e.b.queues, e.names.Own)
+	for _, name := range e.taken {
+		delete(e.b.queues, name)
+	}
+	if e.b.rest == e {
+		e.b.rest = nil
+	}
 	if q := e.b.queues[e.names.Shared]; q != nil {
 		q.consumers = slices.DeleteFunc(q.consumers, func(o *endpoint) bool { return o == e })
 		e.b.pump(q)
