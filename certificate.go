@@ -93,6 +93,21 @@ func (c Certificate) PrivateKeyBytes() []byte {
 	return c.key.Bytes()
 }
 
+// DerivedStoreKey returns the key that seals what a node with this identity
+// stores where NodeConfig.StoreKey is nil: it is the PreviousStoreKey of a node
+// that is given a StoreKey for the first time. It is a secret; the zero value
+// has none.
+func (c Certificate) DerivedStoreKey() []byte {
+	if c.key == nil {
+		return nil
+	}
+	key, err := secure.DefaultStoreKey(c.key)
+	if err != nil {
+		panic("owtp: deriving 32 bytes fails: " + err.Error()) // only more than 8160 do
+	}
+	return key
+}
+
 // Format prints the node ID, whatever the verb.
 func (c Certificate) Format(f fmt.State, _ rune) { fmt.Fprintf(f, "Certificate(%s)", c.ID()) }
 

@@ -80,6 +80,8 @@ func (n *OWTPNode) end() {
 	n.state.close()
 	n.mu.Lock()
 	n.closeOwnStore()
+	clear(n.cfg.StoreKey)
+	clear(n.cfg.PreviousStoreKey)
 	n.mu.Unlock()
 }
 

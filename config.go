@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/owtp-go/owtp/identity"
+	"github.com/owtp-go/owtp/internal/atrest"
 	"github.com/owtp-go/owtp/internal/secure"
 	"github.com/owtp-go/owtp/internal/wire"
 	"github.com/owtp-go/owtp/session"
@@ -58,9 +59,14 @@ type NodeConfig struct {
 	// otherwise memory. Replicas share one; each of its operations is bounded
 	// by Limits.StoreTimeout.
 	Store session.Provider
-	// StoreKey, 32 bytes, seals what is stored. nil means a key derived from
-	// the private key. Replicas need the same.
+	// StoreKey, 32 bytes, seals what is stored: the node's own state, and user
+	// sessions in a store outside this process. nil means a key derived from
+	// the private key ([Certificate.DerivedStoreKey]). Replicas need the same.
 	StoreKey []byte
+	// PreviousStoreKey opens what was sealed under it while StoreKey is being
+	// changed. What is there for ever is sealed anew meanwhile, and the log
+	// says when that is done. nil means none.
+	PreviousStoreKey []byte
 	// Trust says whom to believe at first contact.
 	Trust Trust
 	// Window is how far a peer's clock may be away, to both sides, on HTTP
@@ -95,9 +101,11 @@ func (c NodeConfig) withDefaults(processors int) (NodeConfig, error) {
 		return c, fmt.Errorf("owtp: NodeConfig.MaxQueueTime is %v; it must be 0 (default 1h) to 24h", c.MaxQueueTime)
 	case c.Trust > TrustPinned:
 		return c, fmt.Errorf("owtp: NodeConfig.Trust is %d; known are TrustFirstContact and TrustPinned", c.Trust)
-	case c.StoreKey != nil && len(c.StoreKey) != secure.StoreKeySize:
-		return c, fmt.Errorf("owtp: NodeConfig.StoreKey has %d bytes; it must have %d", len(c.StoreKey), secure.StoreKeySize)
 	}
+	if c.StoreKey, err = c.storeKey(); err != nil {
+		return c, err
+	}
+	c.PreviousStoreKey = slices.Clone(c.PreviousStoreKey)
 	if c.TimeoutSEC == 0 {
 		c.TimeoutSEC = 60
 	}
@@ -110,11 +118,25 @@ func (c NodeConfig) withDefaults(processors int) (NodeConfig, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	c.StoreKey = slices.Clone(c.StoreKey)
 	return c, nil
 }
 
-// Format keeps the store key out of logs.
+// storeKey returns a copy of the key that seals, if both keys are right.
+func (c *NodeConfig) storeKey() ([]byte, error) {
+	key := slices.Clone(c.StoreKey)
+	if key == nil {
+		var err error
+		if key, err = secure.DefaultStoreKey(c.Cert.key); err != nil {
+			return nil, err
+		}
+	}
+	if err := atrest.Check(key, c.PreviousStoreKey); err != nil {
+		return nil, fmt.Errorf("owtp: NodeConfig.%w", err)
+	}
+	return key, nil
+}
+
+// Format keeps the store keys out of logs.
 func (c NodeConfig) Format(f fmt.State, _ rune) {
 	fmt.Fprintf(f, "NodeConfig{Cert:%v TimeoutSEC:%d Trust:%d Window:%v}", c.Cert, c.TimeoutSEC, c.Trust, c.Window)
 }

@@ -84,6 +84,20 @@ func TestConfigEveryNodeField(t *testing.T) {
 				t.Errorf("another key reads %v", all)
 			}
 		},
+		"PreviousStoreKey": func(t *testing.T) {
+			for _, key := range [][]byte{make([]byte, 31), {}, make([]byte, 32), cert.DerivedStoreKey()} {
+				refused("PreviousStoreKey", func(c *owtp.NodeConfig) { c.PreviousStoreKey = key })(t)
+			}
+			// What the key before it has sealed opens.
+			store, err := memory.New(memory.Options{})
+			must(t, err)
+			defer store.Close()
+			must(t, startNode(t, owtp.NodeConfig{Cert: cert, Store: store}).PinPeer(background(t), "a", cert.ID()))
+			n := startNode(t, owtp.NodeConfig{Cert: cert, Store: store, StoreKey: bytes.Repeat([]byte{2}, 32), PreviousStoreKey: cert.DerivedStoreKey()})
+			if all, err := n.Bindings(background(t)); err != nil || all["a"] != cert.ID() {
+				t.Errorf("with the previous key: %v, %v", all, err)
+			}
+		},
 		"Trust":        refused("Trust", func(c *owtp.NodeConfig) { c.Trust = 7 }),
 		"Window":       refused("Window", func(c *owtp.NodeConfig) { c.Window = 6 * time.Minute }),
 		"MaxQueueTime": refused("MaxQueueTime", func(c *owtp.NodeConfig) { c.MaxQueueTime = 25 * time.Hour }),
@@ -199,14 +213,15 @@ func TestConfigEveryConnectField(t *testing.T) {
 
 // The caller's configuration is his own: he may change it afterwards.
 func TestConfigIsCopied(t *testing.T) {
-	key := bytes.Repeat([]byte{7}, 32)
+	key, previous := bytes.Repeat([]byte{7}, 32), bytes.Repeat([]byte{8}, 32)
 	store, err := memory.New(memory.Options{})
 	must(t, err)
 	defer store.Close()
 	cert := owtp.NewRandomCertificate()
-	n := startNode(t, owtp.NodeConfig{Cert: cert, Store: store, StoreKey: key})
+	n := startNode(t, owtp.NodeConfig{Cert: cert, Store: store, StoreKey: key, PreviousStoreKey: previous})
 	must(t, n.PinPeer(background(t), "a", cert.ID()))
 	clear(key)
+	clear(previous)
 	if all, err := n.Bindings(background(t)); err != nil || all["a"] != cert.ID() {
 		t.Errorf("after a change of the caller's key: %v %v", all, err)
 	}
@@ -229,9 +244,9 @@ func spellings(secret []byte) []string {
 func TestConfigSecretsAreNeverPrinted(t *testing.T) {
 	cert := owtp.NewRandomCertificate()
 	private, _ := cert.KeyPair()
-	storeKey := []byte("the-store-key-is-of-32-octets-ok")
+	storeKey, previousKey := []byte("the-store-key-is-of-32-octets-ok"), []byte("previous-key-of-32-octets-it-is.")
 	connect := owtp.ConnectConfig{Address: "user:adr3ssSecret@host:1", ConnectType: owtp.HTTP, Account: "visible", Password: "hunter2-secret"}
-	node := owtp.NodeConfig{Cert: cert, StoreKey: storeKey, TimeoutSEC: 3}
+	node := owtp.NodeConfig{Cert: cert, StoreKey: storeKey, PreviousStoreKey: previousKey, TimeoutSEC: 3}
 	n := startNode(t, node)
 	s := newStage(t, way{owtp.Memory, true, ""}, func(h, c *owtp.NodeConfig) { h.StoreKey, c.Cert, c.StoreKey = storeKey, cert, storeKey })
 	s.dial.Password = connect.Password
@@ -249,7 +264,8 @@ func TestConfigSecretsAreNeverPrinted(t *testing.T) {
 	}
 
 	secrets := append(spellings(cert.PrivateKeyBytes()), private, "hunter2-secret", hex.EncodeToString([]byte("hunter2-secret")), "adr3ssSecret")
-	secrets = append(secrets, spellings(storeKey)...)
+	secrets = append(append(secrets, spellings(storeKey)...), spellings(previousKey)...)
+	secrets = append(secrets, spellings(cert.DerivedStoreKey())...)
 	check := func(what, text string) {
 		t.Helper()
 		for _, secret := range secrets {

@@ -105,6 +105,7 @@
 //   - Store: the node's own state (bindings, agreements, call records, epoch);
 //     the Peerstore's store if that can, otherwise memory
 //   - StoreKey: 32 bytes that seal what is stored; derived from the private key
+//   - PreviousStoreKey: opens as well while StoreKey is being changed; none
 //   - Trust: whom to believe at first contact; [TrustFirstContact]
 //   - Window: how far clocks may differ on HTTP; 30 s
 //   - MaxQueueTime: how long a message may lie in a queue; 1 h

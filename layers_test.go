@@ -22,14 +22,15 @@ var layers = map[string][]string{
 	"identity":                {},
 	"internal/wire":           {},
 	"transport":               {},
-	"session":                 {"internal/loglimit"},
+	"internal/atrest":         {},
+	"session":                 {"internal/atrest", "internal/loglimit"},
 	"internal/leakcheck":      {},
 	"internal/loglimit":       {},
 	"transport/transporttest": {"transport", "internal/leakcheck"},
 	"session/sessiontest":     {"session"},
 	"internal/servers":        {"internal/leakcheck"},
 	// L1: each knows its own concern and none knows the node.
-	"internal/secure":    {"internal/wire", "identity", "transport"},
+	"internal/secure":    {"internal/atrest", "internal/wire", "identity", "transport"},
 	"internal/httpguard": {"transport"},
 	"internal/httpt":     {"transport", "internal/httpguard"},
 	"internal/wst":       {"transport", "internal/httpguard"},
@@ -37,7 +38,7 @@ var layers = map[string][]string{
 	"internal/amqpt":     {"transport"},
 	"session/memory":     {"session"},
 	// L2: the node.
-	"": {"identity", "internal/wire", "internal/loglimit", "transport", "session", "internal/secure", "internal/httpt", "internal/wst", "internal/memt", "session/memory"},
+	"": {"identity", "internal/atrest", "internal/wire", "internal/loglimit", "transport", "session", "internal/secure", "internal/httpt", "internal/wst", "internal/memt", "internal/amqpt", "session/memory"},
 }
 
 // isContrib: adapters to third-party systems, in a module of their own. They see

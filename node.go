@@ -102,8 +102,12 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 		}
 		n.peerstore, n.ownStore = m, m
 	}
-	var err error
-	if n.state, err = newState(&n.cfg, rand, now); err != nil {
+	err := n.giveKeys(n.peerstore)
+	if err == nil {
+		n.state, err = newState(&n.cfg, rand, now)
+	}
+	if err != nil {
+		n.closeOwnStore()
 		return nil, err
 	}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
@@ -153,7 +157,9 @@ func (n *OWTPNode) Peerstore() Peerstore {
 
 // SetPeerstore sets what keeps user sessions. After Listen, Connect or PinPeer
 // it returns an error and changes nothing. If NodeConfig.Store was nil, a
-// SessionManager whose store can also keeps the node's own state.
+// SessionManager whose store can also keeps the node's own state. A manager that
+// has no key and needs one gets the node's; one that has another node's is an
+// error.
 func (n *OWTPNode) SetPeerstore(p Peerstore) error {
 	if n.err != nil {
 		return n.err
@@ -165,6 +171,12 @@ func (n *OWTPNode) SetPeerstore(p Peerstore) error {
 	defer n.mu.Unlock()
 	if n.used {
 		return errors.New("owtp: SetPeerstore after Listen, Connect or PinPeer; call it before")
+	}
+	if n.closing.Load() {
+		return errNodeClosed
+	}
+	if err := n.giveKeys(p); err != nil {
+		return err
 	}
 	if n.cfg.Store == nil {
 		cfg := n.cfg
@@ -178,6 +190,23 @@ func (n *OWTPNode) SetPeerstore(p Peerstore) error {
 	}
 	n.closeOwnStore()
 	n.peerstore = p
+	return nil
+}
+
+// giveKeys gives a session manager that has no key of its own the node's.
+func (n *OWTPNode) giveKeys(p Peerstore) error {
+	if m, ok := p.(*SessionManager); ok && (m == nil || m.Manager == nil) {
+		return errors.New("owtp: the Peerstore is a SessionManager that is nil: NewSessionManager returned an error")
+	}
+	m, ok := p.(interface {
+		UseStoreKey(key, previous []byte) error
+	})
+	if !ok {
+		return nil // it seals or not by itself
+	}
+	if err := m.UseStoreKey(n.cfg.StoreKey, n.cfg.PreviousStoreKey); err != nil {
+		return fmt.Errorf("owtp: the Peerstore does not take the node's StoreKey: %w", err)
+	}
 	return nil
 }
 
@@ -197,8 +226,12 @@ func (n *OWTPNode) use() error {
 		return errNodeClosed
 	}
 	n.mu.Lock()
+	first := !n.used
 	n.used = true
 	n.mu.Unlock()
+	if first && n.cfg.PreviousStoreKey != nil {
+		n.spawn(n.moveRecords)
+	}
 	return nil
 }
 

@@ -65,7 +65,7 @@ type claim struct {
 
 func (n *OWTPNode) callRecordKey(peerID string, p *wire.Packet) string {
 	k := p.Key()
-	return n.state.base + "call/" + peerID + "/" + hex.EncodeToString(k[:])
+	return n.state.base + "call/" + session.EscapeKey(peerID) + "/" + hex.EncodeToString(k[:])
 }
 
 // claimCall makes the record of a call, or finds it. It returns the claim if

@@ -139,7 +139,10 @@ func TestSecretsStayInside(t *testing.T) {
 			for _, word := range []string{"sealed-params-3d1", "sealed-result-9ab", "sealed-meta-77c", "sealed-message-5e0", "session-value-41f"} {
 				secrets.text(word, word)
 			}
-			hostCfg := owtp.NodeConfig{Cert: hostCert, StoreKey: hostKey, Logger: out.logger(), Limits: owtp.Limits{MaxRequestsPerPeer: 8, HandshakeTimeout: time.Second}}
+			previous := []byte("\x93the key before it, of 32 octets")[:32]
+			secrets.octets("previous store key", previous)
+			secrets.octets("derived store key", hostCert.DerivedStoreKey())
+			hostCfg := owtp.NodeConfig{Cert: hostCert, StoreKey: hostKey, PreviousStoreKey: previous, Logger: out.logger(), Limits: owtp.Limits{MaxRequestsPerPeer: 8, HandshakeTimeout: time.Second}}
 			clientCfg := owtp.NodeConfig{Cert: clientCert, StoreKey: clientKey, Logger: out.logger(), Limits: owtp.Limits{HandshakeTimeout: time.Second, MaxReconnectDelay: 50 * time.Millisecond}}
 			store := newMemory(t, memory.Options{})
 			hostCfg.Store = store

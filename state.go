@@ -69,14 +69,7 @@ const (
 )
 
 func newState(cfg *NodeConfig, rand io.Reader, now func() time.Time) (*state, error) {
-	key := cfg.StoreKey
-	if key == nil {
-		var err error
-		if key, err = secure.DefaultStoreKey(cfg.Cert.key); err != nil {
-			return nil, err
-		}
-	}
-	vault, err := secure.NewVault(key, cfg.Cert.key.ID())
+	vault, err := secure.NewVault(cfg.StoreKey, cfg.PreviousStoreKey, cfg.Cert.key.ID())
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +112,8 @@ func (st *state) close() {
 type stored struct {
 	value   []byte
 	version uint64
-	ttl     time.Duration // what is left of it
+	ttl     time.Duration // what is left of it; 0: it never expires
+	stale   bool          // sealed under the previous key
 }
 
 func (st *state) get(ctx context.Context, purpose, key string) (stored, error) {
@@ -127,11 +121,11 @@ func (st *state) get(ctx context.Context, purpose, key string) (stored, error) {
 	if err != nil {
 		return stored{}, err
 	}
-	value, err := st.vault.Open(purpose, key, rec.Value)
+	value, stale, err := st.vault.Open(purpose, key, rec.Value)
 	if err != nil {
 		return stored{}, fmt.Errorf("%w: purpose %s", err, purpose)
 	}
-	return stored{value, rec.Version, rec.TTL}, nil
+	return stored{value, rec.Version, rec.TTL, stale}, nil
 }
 
 // insert stores a sealed value if there is none, and returns its version or 0.

@@ -74,7 +74,7 @@ check_leakchecks() {
 # (docs/ARCHITECTURE.md, "Layers"), or nothing.
 layer_of() {
 	case $1 in
-	internal/leakcheck | internal/loglimit) echo 0 ;;
+	internal/leakcheck | internal/loglimit | internal/atrest) echo 0 ;;
 	internal/wire | identity | transport | session) echo 1 ;;
 	transport/transporttest | session/sessiontest | internal/httpguard | internal/servers) echo 2 ;;
 	internal/secure | internal/httpt | internal/wst | internal/memt | internal/amqpt | internal/legacy | session/memory | session/file) echo 3 ;;

@@ -652,11 +652,11 @@ func TestRecordAndRestore(t *testing.T) {
 func TestVault(t *testing.T) {
 	node := newKey(t)
 	for name, k := range map[string][]byte{"short": make([]byte, 31), "long": bytes.Repeat([]byte{1}, 33), "zeros": make([]byte, 32), "nil": nil} {
-		if _, err := NewVault(k, node.ID()); err == nil {
+		if _, err := NewVault(k, nil, node.ID()); err == nil {
 			t.Errorf("%s store key", name)
 		}
 	}
-	v, err := NewVault(pattern(1, 32), node.ID())
+	v, err := NewVault(pattern(1, 32), nil, node.ID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -669,16 +669,16 @@ func TestVault(t *testing.T) {
 		t.Error("two records are the same", err)
 	}
 	for at := range record {
-		if _, err := v.Open("p", "k", flipped(record, at)); !errors.Is(err, ErrRecord) {
+		if _, _, err := v.Open("p", "k", flipped(record, at)); !errors.Is(err, ErrRecord) {
 			t.Fatalf("octet %d: %v", at, err)
 		}
 	}
 	for n := range record {
-		if _, err := v.Open("p", "k", record[:n]); !errors.Is(err, ErrRecord) {
+		if _, _, err := v.Open("p", "k", record[:n]); !errors.Is(err, ErrRecord) {
 			t.Fatalf("%d octets: %v", n, err)
 		}
 	}
-	if value, err := v.Open("p", "k", record); err != nil || string(value) != "value" {
+	if value, stale, err := v.Open("p", "k", record); err != nil || stale || string(value) != "value" {
 		t.Error("opening changed the record", err)
 	}
 	if _, err := v.Seal(bytes.NewReader(make([]byte, 31)), "p", "k", nil); err == nil {
@@ -688,7 +688,7 @@ func TestVault(t *testing.T) {
 	if err != nil || !v.CheckSessionID(id) {
 		t.Fatal(err)
 	}
-	other, err := NewVault(pattern(1, 32), newKey(t).ID())
+	other, err := NewVault(pattern(1, 32), nil, newKey(t).ID())
 	if err != nil || other.CheckSessionID(id) {
 		t.Error("another node takes the session ID", err)
 	}
@@ -696,7 +696,7 @@ func TestVault(t *testing.T) {
 	if _, err := v.Seal(rand.Reader, "p", "k", nil); !errors.Is(err, ErrErased) {
 		t.Error(err)
 	}
-	if _, err := v.Open("p", "k", record); !errors.Is(err, ErrErased) {
+	if _, _, err := v.Open("p", "k", record); !errors.Is(err, ErrErased) {
 		t.Error(err)
 	}
 	if _, err := v.NewSessionID(rand.Reader); !errors.Is(err, ErrErased) || v.CheckSessionID(id) {
@@ -718,7 +718,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	vault, err := NewVault(pattern(0x31, 32), key(t, scalarB).ID())
+	vault, err := NewVault(pattern(0x31, 32), pattern(0xb1, 32), key(t, scalarB).ID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -733,7 +733,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 		slog.New(h).Info("m", "i", i, "o", *open, "v", vault, "w", *vault)
 	}
 	fmt.Fprintf(&out, "%v %+v", (*Session)(nil), Session{})
-	secrets := map[string][]byte{"send": i.send[:], "receive": i.receive[:], "MAC": open.initiatorMAC[:], "vault": vault.key[:], "tag": vault.tagKey[:],
+	secrets := map[string][]byte{"send": i.send[:], "receive": i.receive[:], "MAC": open.initiatorMAC[:], "vault": pattern(0x31, 32), "previous": pattern(0xb1, 32), "tag": vault.tags.keys[0][:],
 		"key": scalarA, "ephemeral": half.InitiatorEphemeral, "KEM seed": half.InitiatorKEMSeed}
 	for name, s := range secrets {
 		// Eight octets are enough to say that it was no chance.

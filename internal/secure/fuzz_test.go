@@ -131,11 +131,11 @@ func FuzzOpenRecord(f *testing.F) {
 			}
 			return
 		}
-		v, err := NewVault(store.StoreKey, key(t, scalarB).ID())
+		v, err := NewVault(store.StoreKey, nil, key(t, scalarB).ID())
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = v.Open(store.Purpose, store.Place, b)
+		_, _, err = v.Open(store.Purpose, store.Place, b)
 		if bytes.Equal(b, store.Record) != (err == nil) {
 			t.Fatal(err)
 		}

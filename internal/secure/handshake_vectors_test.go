@@ -138,7 +138,7 @@ func (v *handshakeVector) respond(t testing.TB, hello []byte) ([]byte, *Session,
 
 // sessionID is the first ID of the vectors of the store.
 func sessionID(t testing.TB) []byte {
-	v, err := NewVault(pattern(0x01, 32), key(t, scalarB).ID())
+	v, err := NewVault(pattern(0x01, 32), nil, key(t, scalarB).ID())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,5 +1,7 @@
 package secure
 
+import "github.com/owtp-go/owtp/internal/atrest"
+
 // Labels separate the purposes of signatures, MACs and derived keys
 // (docs/PROTOCOL.md, appendix A). Each ends with a zero octet, so that none is
 // the beginning of another, and version 1 signs exactly 32 octets, so that
@@ -20,6 +22,6 @@ const (
 	infoRecordIV      = "OWTP/2 record iv\x00"
 	infoMessage       = "OWTP/2 message\x00"
 	infoStoreKey      = "OWTP/2 store key\x00"
-	infoStoreRecord   = "OWTP/2 at rest\x00"
+	infoStoreRecord   = atrest.Label
 	infoSessionTagKey = "OWTP/2 session tag\x00"
 )

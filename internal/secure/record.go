@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 
+	"github.com/owtp-go/owtp/internal/atrest"
 	"github.com/owtp-go/owtp/internal/wire"
 )
 
@@ -29,7 +30,7 @@ var (
 	ErrLimit = errors.New("key used up")
 	// ErrErased says that the secrets are gone. Zeros are a key that everybody
 	// knows; nothing may be sealed or opened with them.
-	ErrErased = errors.New("secrets were erased")
+	ErrErased = atrest.ErrErased
 )
 
 // A Direction seals or opens the records of one direction of a long
