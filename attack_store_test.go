@@ -11,8 +11,8 @@ import (
 )
 
 // A stolen store: what a node keeps of sessions, calls, bindings and its epoch
-// is readable to nobody who has the store alone, and names no method, no alias
-// and no content.
+// is readable to nobody who has the store alone, and names no method and no
+// content. Aliases stand in keys.
 func TestAttackReadStore(t *testing.T) {
 	each(t, media, proofModes, func(t *testing.T, m medium, g guard) {
 		stores := make([]*memory.Store, 2)

@@ -310,7 +310,7 @@ func TestBoundedMemory(t *testing.T) {
 func TestManagerOfAStoreThatDoesNotAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFaint(t)
-		m, err := session.ManagerOf(f, &session.ManagerConfig{StoreTimeout: time.Second})
+		m, err := session.ManagerOf(f, &session.ManagerConfig{StoreKey: keyA, StoreTimeout: time.Second})
 		if err != nil {
 			t.Fatal(err)
 		}

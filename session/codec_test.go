@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/owtp-go/owtp/internal/atrest"
 )
 
 type treeNode struct {
@@ -205,6 +207,53 @@ func FuzzParseRecord(f *testing.F) {
 			if got, found, err := findField(data[headerLen:], f.name); !found || err != nil || !bytes.Equal(got, f.data) {
 				t.Fatalf("field %q: %x, %v, %v", f.name, got, found, err)
 			}
+		}
+	})
+}
+
+// Whatever lies in the store where a sealed session is expected: only what the
+// manager has sealed for that place opens, and nothing counts as absent.
+func FuzzStoredSession(f *testing.F) {
+	newKeys := func(key, previous byte) *atrest.Keys {
+		k, err := atrest.NewKeys(bytes.Repeat([]byte{key}, 32), bytes.Repeat([]byte{previous}, 32), "")
+		if err != nil {
+			f.Fatal(err)
+		}
+		return k
+	}
+	// The same in every process: the fuzzer's workers seal anew.
+	r := record{life: life{birth: 1, created: 5}}
+	r.set("user", []byte{kindInt, 2})
+	plain := r.encode()
+	seal := func(keys *atrest.Keys, place string) []byte {
+		b, err := keys.Seal([]byte{sealedFormat}, bytes.NewReader(make([]byte, 32)), purposeUser, place, plain)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return b
+	}
+	reader, before := newKeys(2, 1), newKeys(1, 2)
+	sealed := make(map[string]bool)
+	for _, keys := range []*atrest.Keys{reader, before} {
+		b := seal(keys, "s/web/peer")
+		sealed[string(b)] = true
+		f.Add(b)
+		f.Add(b[:sealOverhead])
+		f.Add(append([]byte{recordFormat}, b[1:]...))
+		f.Add(seal(keys, "s/web/other"))
+	}
+	f.Add(plain)
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, stored []byte) {
+		opened, _, err := open(reader, "s/web/peer", stored)
+		if good := sealed[string(stored)]; good != (err == nil) || good && !bytes.Equal(opened, plain) {
+			t.Fatalf("as sealed: %v: %x, %v", good, opened, err)
+		}
+		if err != nil && !errors.Is(err, ErrCorrupt) {
+			t.Fatal(err)
+		}
+		if _, stale, err := open(nil, "s/web/peer", stored); stale || err == nil && len(stored) > 0 && stored[0] == sealedFormat {
+			t.Fatal("a manager without keys takes a sealed session")
 		}
 	})
 }

@@ -1,10 +1,13 @@
 package session
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
+	"github.com/owtp-go/owtp/internal/atrest"
 	"github.com/owtp-go/owtp/internal/loglimit"
 )
 
@@ -24,7 +27,8 @@ const (
 // ManagerConfig says where and for how long a [Manager] keeps sessions. The
 // zero value is the safe default of everything. It is copied and checked when
 // it is used; changing it afterwards does nothing. However it is printed or
-// logged, ProviderConfig is left out; only encoding/json writes it.
+// logged, ProviderConfig and the keys are left out; encoding/json writes the
+// first and never the keys.
 type ManagerConfig struct {
 	// Gclifetime is the time between two sweeps of [Manager.GC] in seconds;
 	// 0 means 60.
@@ -52,7 +56,7 @@ type ManagerConfig struct {
 	// that are servers have bounds of their own and do not look at it.
 	MaxSessions int `json:"maxSessions"`
 
-	// MaxSessionBytes bounds one session's encoded size; beyond it Set returns
+	// MaxSessionBytes bounds what one session takes in the store; beyond it Set returns
 	// [ErrTooLarge]. 0 means 64 KiB; at most [MaxValueLen].
 	MaxSessionBytes int `json:"maxSessionBytes"`
 
@@ -60,6 +64,23 @@ type ManagerConfig struct {
 	// may take; see [Bounded]. 0 means [DefaultStoreTimeout], two seconds; at
 	// most a minute. In JSON it is a number of nanoseconds.
 	StoreTimeout time.Duration `json:"storeTimeout,omitempty"`
+
+	// StoreKey, 32 bytes, seals each session for its place in the store, so
+	// that who reads the store reads no session and who changes it is noticed.
+	// nil means the key of the node that the manager is given to. Until it has
+	// a key, a manager over a store outside this process ([Traits.Shared] or
+	// Durable) refuses to read and write sessions. In a store in this process
+	// sessions are sealed only if StoreKey is set. Replicas need the same.
+	StoreKey []byte `json:"-"`
+
+	// PreviousStoreKey opens what was sealed under it while StoreKey is being
+	// changed; sessions are sealed anew when they are used. nil means none.
+	PreviousStoreKey []byte `json:"-"`
+
+	// InsecurePlaintext stores sessions as they are, readable and forgeable
+	// for everybody who can reach the store, where no StoreKey is set. It is
+	// for looking at what a program stores. false is the default.
+	InsecurePlaintext bool `json:"insecurePlaintext,omitempty"`
 
 	// Now replaces the clock, for tests, also of a store in this process; nil
 	// means the system's.
@@ -113,11 +134,37 @@ func (c *ManagerConfig) checked() (*ManagerConfig, error) {
 	if out.StoreTimeout < time.Millisecond || out.StoreTimeout > time.Minute {
 		return nil, fmt.Errorf("session: StoreTimeout is %v; it must be within 1ms and 1m, or 0 for %v", out.StoreTimeout, DefaultStoreTimeout)
 	}
+	if err := out.checkKeys(); err != nil {
+		return nil, err
+	}
+	out.StoreKey, out.PreviousStoreKey = slices.Clone(out.StoreKey), slices.Clone(out.PreviousStoreKey)
 	if out.Logger == nil {
 		out.Logger = slog.New(slog.DiscardHandler)
 	}
 	out.Logger = slog.New(loglimit.New(out.Logger.Handler()))
 	return &out, nil
+}
+
+func (c *ManagerConfig) checkKeys() error {
+	switch {
+	case c.StoreKey == nil && c.PreviousStoreKey != nil:
+		return errors.New("session: PreviousStoreKey is set without StoreKey")
+	case c.StoreKey == nil:
+		return nil
+	case c.InsecurePlaintext:
+		return errors.New("session: StoreKey and InsecurePlaintext are both set; sessions are sealed or they are not")
+	}
+	if err := atrest.Check(c.StoreKey, c.PreviousStoreKey); err != nil {
+		return fmt.Errorf("session: %w", err)
+	}
+	return nil
+}
+
+// eraseKeys forgets the keys of a checked copy.
+func (c *ManagerConfig) eraseKeys() {
+	clear(c.StoreKey)
+	clear(c.PreviousStoreKey)
+	c.StoreKey, c.PreviousStoreKey = nil, nil
 }
 
 // printable has no methods, so that fmt prints its fields.
@@ -127,20 +174,20 @@ func (c ManagerConfig) withoutSecrets() printable {
 	if c.ProviderConfig != "" {
 		c.ProviderConfig = redacted
 	}
-	c.Now, c.Logger = nil, nil
+	c.StoreKey, c.PreviousStoreKey, c.Now, c.Logger = nil, nil, nil, nil
 	return printable(c)
 }
 
-// Format implements [fmt.Formatter] without ProviderConfig, for every verb.
+// Format implements [fmt.Formatter] without secrets, for every verb.
 func (c ManagerConfig) Format(f fmt.State, verb rune) {
 	fmt.Fprintf(f, fmt.FormatString(f, verb), c.withoutSecrets())
 }
 
-// String implements [fmt.Stringer] without ProviderConfig.
+// String implements [fmt.Stringer] without secrets.
 func (c ManagerConfig) String() string { return fmt.Sprintf("%+v", c.withoutSecrets()) }
 
-// GoString implements [fmt.GoStringer] without ProviderConfig.
+// GoString implements [fmt.GoStringer] without secrets.
 func (c ManagerConfig) GoString() string { return fmt.Sprintf("%#v", c.withoutSecrets()) }
 
-// LogValue implements [slog.LogValuer] without ProviderConfig.
+// LogValue implements [slog.LogValuer] without secrets.
 func (c ManagerConfig) LogValue() slog.Value { return slog.StringValue(c.String()) }

@@ -16,6 +16,14 @@
 // old, or when it is destroyed. A session that has ended is invisible at once,
 // whether or not anybody runs [Manager.GC].
 //
+// # Sealed at rest
+//
+// Where somebody else than this process could read the store, each session is
+// sealed for its place, under ManagerConfig.StoreKey or the key of the node that
+// the manager is given to; without either, reading and writing fail. What does
+// not open is [ErrCorrupt] until it is destroyed. docs/SECURITY.md says how keys
+// are changed while all goes on.
+//
 // # Changes at the same time
 //
 // A session is one record and every change is a compare-and-swap of it, so two

@@ -48,12 +48,16 @@ func (m *Manager) begin() bool {
 	return true
 }
 
-// Close ends GC and waits for it; a store that [NewManager] opened is closed.
-// Methods return [ErrClosed] afterwards. A second Close does nothing.
+// Close ends GC and waits for it, and forgets the keys; a store that
+// [NewManager] opened is closed. Methods return [ErrClosed] afterwards. A second
+// Close does nothing.
 func (m *Manager) Close() error {
 	m.mu.Lock()
 	first := m.ctx.Err() == nil
 	m.cancel()
+	if keys := m.keys.Load(); keys != nil {
+		keys.Erase()
+	}
 	m.mu.Unlock()
 	m.running.Wait()
 	if !first || !m.owned {

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/owtp-go/owtp/internal/atrest"
 )
 
 const (
@@ -37,10 +40,14 @@ type Manager struct {
 	prefix string
 	now    func() time.Time
 
+	keys     atomic.Pointer[atrest.Keys] // nil: none yet, or none ever
+	ownKey   bool                        // keys are the manager's own and no node's
+	unsealed bool                        // without keys, sessions are stored as they are
+
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 
-	mu      sync.Mutex // orders running.Add before running.Wait
+	mu      sync.Mutex // orders running.Add before running.Wait, and changes of keys
 	running sync.WaitGroup
 }
 
@@ -76,8 +83,17 @@ func ManagerOf(p Provider, cfg *ManagerConfig) (*Manager, error) {
 	if m.now == nil {
 		m.now = time.Now
 	}
+	if err := m.chooseKeys(); err != nil {
+		return nil, err
+	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	return m, nil
+}
+
+// Format prints the store's kind and the prefix, whatever the verb: nothing of
+// keys, of ProviderConfig and of what is stored.
+func (m *Manager) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "session.Manager(%s, prefix %q)", m.p.Traits().Name, m.cfg.SessionIDPrefix)
 }
 
 // Provider returns the store, for state beside the user sessions: keep away
@@ -225,9 +241,16 @@ func (m *Manager) ttl(l life) time.Duration {
 	return max(min(idle, left), time.Millisecond)
 }
 
-// slide moves a session's expiry because it was used. A failure is only logged:
-// the read has succeeded, and the next one tries again.
-func (m *Manager) slide(ctx context.Context, key string, rec Record, l life) {
+// slide moves a session's expiry because it was used, and a session that is
+// sealed under the previous key under the current one. A failure is only
+// logged: the read has succeeded, and the next one tries again.
+func (m *Manager) slide(ctx context.Context, key string, rec Record, stale bool, l life) {
+	if stale {
+		if err := m.reseal(ctx, key, rec, l); err != nil {
+			m.cfg.Logger.Warn("session: a session was not sealed under the new key", "err", err)
+		}
+		return
+	}
 	want := m.ttl(l)
 	step := time.Duration(m.cfg.Maxlifetime) * time.Second / slideFraction
 	if rec.TTL != 0 && rec.TTL > want-step {

@@ -10,7 +10,7 @@ import (
 )
 
 // An Opener opens a store for a manager. cfg is a checked copy with the
-// defaults filled in, which the opener may keep but not change. Its errors
+// defaults filled in and without keys, which the opener may keep but not change. Its errors
 // should not repeat ProviderConfig, which may hold a password; [Open] removes
 // the whole string from them, but not parts of it.
 type Opener func(ctx context.Context, cfg *ManagerConfig) (Provider, error)
@@ -68,6 +68,7 @@ func Open(ctx context.Context, name string, cfg *ManagerConfig) (Provider, error
 	if err != nil {
 		return nil, err
 	}
+	checked.eraseKeys() // no store needs them
 	openers.RLock()
 	open := openers.byName[name]
 	openers.RUnlock()

@@ -50,7 +50,7 @@ func (s *Session) Get(ctx context.Context, name string) (any, error) {
 	if err := s.check(ctx, name); err != nil {
 		return nil, err
 	}
-	rec, err := s.m.p.Get(ctx, s.key)
+	rec, stale, err := s.m.read(ctx, s.key)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +61,7 @@ func (s *Session) Get(ctx context.Context, name string) (any, error) {
 	if s.m.ended(l) || !s.joins(l) {
 		return nil, ErrNotFound
 	}
-	s.m.slide(ctx, s.key, rec, l)
+	s.m.slide(ctx, s.key, rec, stale, l)
 	data, found, err := findField(fields, name)
 	if err != nil {
 		return nil, err
@@ -173,7 +173,7 @@ func (s *Session) change(ctx context.Context, create bool, edit func(*record) bo
 // try makes one attempt; false without an error means that another writer was
 // faster.
 func (s *Session) try(ctx context.Context, create bool, edit func(*record) bool) (bool, error) {
-	rec, err := s.m.p.Get(ctx, s.key)
+	rec, stale, err := s.m.read(ctx, s.key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return false, err
 	}
@@ -202,7 +202,7 @@ func (s *Session) try(ctx context.Context, create bool, edit func(*record) bool)
 		return false, ErrEnded
 	}
 	if !edit(&r) {
-		s.m.slide(ctx, s.key, rec, r.life)
+		s.m.slide(ctx, s.key, rec, stale, r.life)
 		return true, nil
 	}
 	return s.write(ctx, r, rec.Version)
@@ -210,12 +210,14 @@ func (s *Session) try(ctx context.Context, create bool, edit func(*record) bool)
 
 // write stores r in place of the given version; 0 is that of no record.
 func (s *Session) write(ctx context.Context, r record, version uint64) (bool, error) {
-	value := r.encode()
+	value, err := s.m.seal(s.key, r.encode())
+	if err != nil {
+		return false, err
+	}
 	if len(value) > s.m.cfg.MaxSessionBytes {
 		return false, fmt.Errorf("%w: the session would have %d bytes, at most %d are allowed", ErrTooLarge, len(value), s.m.cfg.MaxSessionBytes)
 	}
 	ttl := s.m.ttl(r.life)
-	var err error
 	if version == 0 {
 		version, err = s.m.p.PutIfAbsent(ctx, s.key, value, ttl)
 	} else {

@@ -257,7 +257,7 @@ func testReopened(t *testing.T, o Options) {
 		t.Errorf("CompareAndSwap of what was read before: %d, %v", v, err)
 	}
 
-	cfg := session.ManagerConfig{SessionIDPrefix: unique()}
+	cfg := session.ManagerConfig{SessionIDPrefix: unique(), StoreKey: []byte(storeKey)}
 	m, err := session.ManagerOf(s.Provider, &cfg)
 	must(t, err)
 	must(t, m.Put("peer", "user", sampleAccount()))

@@ -146,10 +146,14 @@ func newStore(t *testing.T, p session.Provider, o Options) *store {
 
 func (s *store) key(name string) string { return s.prefix + name }
 
+// storeKey seals the suite's sessions: a manager over a store outside the process
+// needs a key.
+const storeKey = "the suite's key, 32 octets of it"
+
 // manager returns a manager whose sessions nobody else has.
 func (s *store) manager(t *testing.T, cfg session.ManagerConfig) *session.Manager {
 	t.Helper()
-	cfg.SessionIDPrefix = unique()
+	cfg.SessionIDPrefix, cfg.StoreKey = unique(), []byte(storeKey)
 	m, err := session.ManagerOf(s.Provider, &cfg)
 	must(t, err)
 	t.Cleanup(func() { m.Close() })
