@@ -31,7 +31,7 @@ type retry struct {
 	attempts   int
 	maybe      bool       // one that was sent may have run
 	epoch      wire.Nonce // of the first attempt that was sent
-	refused    bool       // one unproved refusal has been answered by an attempt
+	refused    bool       // an unproved refusal has been answered by an attempt
 	repaired   wire.Reason
 }
 
@@ -152,8 +152,10 @@ func (t *retry) judge(a attempted, err error) (again bool, reason string) {
 		return false, "" // nobody there; say so at once
 	case errors.As(err, &e) && !e.Proved || errors.As(err, &refusal):
 		// Whoever refused did not prove it: one more attempt, with a new
-		// agreement if that is what is said to be missing.
-		if t.refused {
+		// agreement if that is what is said to be missing. A call that may be
+		// repeated is worth all attempts: a proxy that finds nobody, and then
+		// a peer that has forgotten the session, is what a restart looks like.
+		if t.refused && !t.repeatable {
 			return false, ""
 		}
 		t.refused = true

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/owtp-go/owtp"
+	"github.com/owtp-go/owtp/internal/httpt"
 	"github.com/owtp-go/owtp/internal/wire"
 	"github.com/owtp-go/owtp/session"
 	"github.com/owtp-go/owtp/session/memory"
@@ -718,6 +721,76 @@ func TestRetryServerRestarts(t *testing.T) {
 			r.recover("after", 0)
 		}
 	})
+}
+
+// A reverse proxy finds nobody and says 502, before or after the server that is
+// there then knows neither session nor epoch: a repeatable call is brought to its
+// end, any other one is not sent to a peer that cannot know, and says so.
+func TestRetryProxyThenRestart(t *testing.T) {
+	scripts := map[string][]string{ // of what happens to one message after the other
+		"lost":                 {"lost"},
+		"lost, nobody":         {"lost", "nobody"},
+		"lost, nobody, nobody": {"lost", "nobody", "nobody"},
+		"lost, hello, nobody":  {"lost", "pass", "nobody"},
+		"nobody, nobody":       {"nobody", "nobody"},
+		"restart, nobody":      {"pass", "nobody"},
+	}
+	for _, g := range proofModes {
+		for name, script := range scripts {
+			for _, repeatable := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%v/%s/repeatable=%v", g, name, repeatable), func(t *testing.T) {
+					again := newBank(t, owtp.NodeConfig{})
+					there, err := httpt.New().DialExchange(background(t), transporttest.Config(again.listen(t, overHTTP, g)))
+					must(t, err)
+					t.Cleanup(func() { there.Close() })
+					var step atomic.Int64
+					step.Store(-1)
+					old := newBank(t, owtp.NodeConfig{Cert: again.Certificate()})
+					r := &rig{t: t, m: overHTTP, g: g, bank: old, client: newNode(t, owtp.NodeConfig{})}
+					addr := relayHTTP(t, old.listen(t, overHTTP, g), func(ctx context.Context, m transport.Message, pass forward) (transport.Message, error) {
+						at := step.Load()
+						if at < 0 {
+							return pass(m)
+						}
+						step.Add(1)
+						what := "pass"
+						if int(at) < len(script) {
+							what = script[at]
+						}
+						if what == "lost" {
+							pass(m)
+						}
+						if what != "pass" {
+							return transport.Message{}, &transport.Refusal{Status: http.StatusBadGateway, Reason: "nobody there"}
+						}
+						m.Data = slices.Clone(m.Data)
+						return there.Exchange(ctx, m)
+					})
+					must(t, r.client.Connect("bank", owtp.ConnectConfig{Address: addr, ConnectType: owtp.HTTP, EnableSignature: g.sign, EnableKeyAgreement: g.seal}))
+					r.mustPay("before")
+					step.Store(0)
+					resp, err := r.client.CallContext(background(t), "bank", "pay", payParams("a"), &owtp.CallOptions{Repeatable: repeatable, Meta: map[string]string{"purpose": purposeMark}})
+					if n := int(step.Load()); n < len(script) && repeatable {
+						t.Fatalf("only %d messages came, the proxy has not refused all it should", n)
+					}
+					if repeatable {
+						if err != nil || !resp.OK() {
+							t.Fatalf("repeatable: %+v, %v", resp, err)
+						}
+						again.ran(t, 1)
+					} else {
+						var e *owtp.Error
+						if !errors.As(err, &e) || !e.MayHaveRun || e.Proved {
+							t.Errorf("not repeatable: %+v, %v", resp, err)
+						}
+						again.ran(t, 0)
+					}
+					r.bank = again
+					r.recover("after", again.runs.Load())
+				})
+			}
+		}
+	}
 }
 
 // An ordinary restart costs no honest call anything: a caller that has heard
