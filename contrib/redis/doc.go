@@ -91,9 +91,11 @@
 // # How a record is kept
 //
 // Under the prefix and the key, as a string: the octet 1, eight random octets of
-// version, the value. It expires by the server's clock, in milliseconds. A
-// clock that is set back can bring a record back that has expired but was not
-// removed yet, for which a server takes a fraction of a second; let it slew.
+// version, the value. It expires by the server's clock, in milliseconds. Set back,
+// that clock can bring back a record that has expired and was not removed yet,
+// for which a server takes a fraction of a second; set forward, it makes records
+// expire early, and a call record that is gone lets a replayed call run again.
+// Let it be slewed (chrony, ntpd), not set.
 //
 // The driver prints what it cannot dial through a logger of its own, without
 // passwords; SetLogger of package go-redis changes where to.
