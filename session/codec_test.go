@@ -161,6 +161,28 @@ func TestForeignTypesAreBounded(t *testing.T) {
 	}
 }
 
+// A few octets must not stand for a list of any length: arrays of arrays of
+// length 0 took eighteen seconds to read.
+func TestHollowListsAreRefused(t *testing.T) {
+	deep := []byte{kindArray, 48, kindArray, 48, kindArray, 48, kindArray, 48, kindArray, 48, kindArray, 0, kindInt}
+	for _, b := range [][]byte{deep, append([]byte{kindSlice, kindArray, 0, kindInt}, 0xff, 0xff, 0xff, 0xff, 0x7f)} {
+		if v, err := decodeValue(b); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%x: %T, %v", b, v, err)
+		}
+	}
+	type none [0]int
+	for _, v := range []any{[3][0]int{}, [][0]int{{}}, [][0]int(nil), []none{{}}, [2][2][0]string{}} {
+		if b, err := encodeValue(v, 1<<20); !errors.Is(err, ErrUnstorable) {
+			t.Errorf("%T: %x, %v", v, b, err)
+		}
+	}
+	for _, v := range []any{[0]int{}, [3][1]int{}, map[string][0]int{"a": {}}} {
+		if _, err := encodeValue(v, 1<<20); err != nil {
+			t.Errorf("%T: %v", v, err)
+		}
+	}
+}
+
 func FuzzDecodeValue(f *testing.F) {
 	for _, v := range codecSamples() {
 		b, err := encodeValue(v, 1<<20)

@@ -28,6 +28,9 @@ func describe(b []byte, t reflect.Type, depth int) ([]byte, error) {
 		b = binary.AppendUvarint(append(b, kindNamed), uint64(len(n.name)))
 		return append(b, n.name...), nil
 	}
+	if isHollow(t) {
+		return nil, hollow(t)
+	}
 	switch t.Kind() {
 	case reflect.Slice:
 		return describe(append(b, kindSlice), t.Elem(), depth+1)
@@ -150,6 +153,9 @@ func (d *decoder) buildType() (reflect.Type, error) {
 		if !isScalar(part.Kind()) {
 			return nil, d.corrupt("%v cannot be a map's key", part)
 		}
+	}
+	if (k == kindArray || k == kindSlice) && elem.Kind() == reflect.Array && elem.Len() == 0 {
+		return nil, d.corrupt("a list of arrays of length 0")
 	}
 	if k == kindArray && (size > maxArraySize || size*uint64(max(elem.Size(), 1)) > maxArraySize) {
 		return nil, d.corrupt("an array of %d elements", size)

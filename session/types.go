@@ -251,6 +251,9 @@ func planNamed(n *namedType, found map[reflect.Type]*namedType) error {
 }
 
 func planParts(t reflect.Type, found map[reflect.Type]*namedType, depth int) error {
+	if isHollow(t) {
+		return hollow(t)
+	}
 	switch t.Kind() {
 	case reflect.Slice, reflect.Pointer:
 		return plan(t.Elem(), found, depth+1)
@@ -266,6 +269,20 @@ func planParts(t reflect.Type, found map[reflect.Type]*namedType, depth int) err
 		return errors.Join(plan(t.Key(), found, depth+1), plan(t.Elem(), found, depth+1))
 	}
 	return unstorable(t)
+}
+
+// isHollow tells lists whose elements are arrays of length 0. Such an element
+// takes no octet when it is stored, so that a few octets could stand for a list
+// of any length.
+func isHollow(t reflect.Type) bool {
+	if k := t.Kind(); k != reflect.Slice && k != reflect.Array {
+		return false
+	}
+	return t.Elem().Kind() == reflect.Array && t.Elem().Len() == 0
+}
+
+func hollow(t reflect.Type) error {
+	return fmt.Errorf("%w: the elements of %v are arrays of length 0", ErrUnstorable, t)
 }
 
 func unstorable(t reflect.Type) error {
