@@ -245,3 +245,13 @@ func (n *OWTPNode) Remotes() int {
 	defer n.mu.Unlock()
 	return len(n.remotes)
 }
+
+// ListenerAddrs are the addresses of all listeners.
+func (n *OWTPNode) ListenerAddrs() (addrs []string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for l := range n.listeners {
+		addrs = append(addrs, l.tl.Addr().String())
+	}
+	return addrs
+}

@@ -36,7 +36,7 @@ type Limits struct {
 	// connection. 65536: they cost memory on this side only. More end 429.
 	MaxCalls int
 	// MaxConns is the most sockets that one listener holds. 16384: an idle
-	// WebSocket peer costs about 20 KiB. More wait in the kernel's queue.
+	// WebSocket peer costs about 32 KiB. More wait in the kernel's queue.
 	MaxConns int
 	// MaxConnsPerPeer is the most connections of one proved peer. 8: two live
 	// side by side when one replaces the other, some for several programs

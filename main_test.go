@@ -4,7 +4,16 @@ import (
 	"os"
 	"testing"
 
-	"github.com/owtp-go/owtp/internal/servers"
+	"github.com/owtp-go/owtp/transport/transporttest"
 )
 
-func TestMain(m *testing.M) { os.Exit(servers.RunMain(m)) }
+func TestMain(m *testing.M) {
+	if spec := os.Getenv(holdEnv); spec != "" { // the other process of TestIdleConnections
+		if err := hold(spec); err != nil {
+			os.Stderr.WriteString(err.Error() + "\n")
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(transporttest.RunMain(m))
+}

@@ -66,6 +66,34 @@ opens "tidy" check_tidy "$work/m"
 closes "a module without fuzz targets" "no fuzz target ran" check_fuzz "$work/m"
 closes "a module without goroutines, where some are expected" "was found" check_leakchecks "$work/m"
 
+# What a document names has run: a test, a part of which fails elsewhere, a fuzz
+# target with its seeds; but not one that skips, nor one that there is not.
+plant <<'GO'
+package gates
+
+import "testing"
+
+func TestRuns(t *testing.T) { t.Run("part", func(t *testing.T) {}) }
+
+func TestSkips(t *testing.T) { t.Skip("planted") }
+
+func FuzzRuns(f *testing.F) { f.Fuzz(func(*testing.T, []byte) {}) }
+GO
+mkdir "$work/m/inner"
+printf 'package inner\n\nimport "testing"\n\nfunc TestInner(t *testing.T) {}\n' >"$work/m/inner/inner_test.go"
+: >"$work/ran"
+RAN_FILE=$work/ran opens "tests of which some are named" check_tests "$work/m"
+# shellcheck disable=SC2016
+printf 'a `TestRuns` b `FuzzRuns`, `inner.TestInner`\n' >"$work/doc"
+opens "named tests" check_ran "$work/doc" gates "$work/ran"
+# shellcheck disable=SC2016
+for name in '`TestSkips`' '`TestMissing`' '`TestInner`' '`inner.TestRuns`'; do
+	printf 'a `TestRuns` %s\n' "$name" >"$work/doc"
+	closes "a named test that has not run, $name" "has not run" check_ran "$work/doc" gates "$work/ran"
+done
+echo nothing >"$work/doc"
+closes "a document that names no test" "names no test" check_ran "$work/doc" gates "$work/ran"
+
 plant <<'GO'
 package gates
 

@@ -110,20 +110,79 @@ folder_of() {
 }
 
 # check_tests: all tests pass under the race detector, and every module has some.
+# RAN_FILE, if it is set, is told the tests that passed, "package test", one a line.
 check_tests() {
-	local module out rc bad=0
-	out=$(mktemp)
+	local module json out rc bad=0
+	json=$(mktemp) out=$(mktemp)
 	for module in "$@"; do
 		printf -- '--- tests of %s\n' "$module"
 		rc=0
-		go -C "$module" test -race -count=1 -timeout "$TEST_TIMEOUT" ./... 2>&1 | tee "$out" || rc=$?
+		go -C "$module" test -race -count=1 -timeout "$TEST_TIMEOUT" -json ./... 2>&1 | tee "$json" | said_of_packages | tee "$out" || rc=$?
+		said_of_failed "$json" | tee -a "$out"
+		note_passed <"$json"
 		if ((rc == 0)) && ! grep -E '^ok[[:space:]]' "$out" | grep -qv 'no tests to run'; then
 			fail "$module: no test ran" || rc=$?
 		fi
 		((rc == 0)) || once_more "$module" "$out" || bad=1
 	done
-	rm -f "$out"
+	rm -f "$json" "$out"
 	return "$bad"
+}
+
+# said turns the output events of go test -json into what was put out.
+said() {
+	local line
+	sed -nE 's/^\{.*"Action":"(build-)?output".*"Output":"(.*)"\}$/\2/p' | while IFS= read -r line; do
+		printf '%b' "$line"
+	done
+}
+
+# said_of_packages prints what packages and builds say, and no test of them; and
+# what is no event at all.
+said_of_packages() {
+	local line
+	grep -v '"Test":"' | while IFS= read -r line; do
+		if [[ $line == '{"'* ]]; then said <<<"$line"; else printf '%s\n' "$line"; fi
+	done
+}
+
+# said_of_failed prints what the tests said that failed or never came to an end.
+said_of_failed() {
+	local package name
+	while read -r package name; do
+		grep -F -e "\"Package\":\"$package\",\"Test\":\"$name\"" -e "\"Package\":\"$package\",\"Test\":\"$name/" "$1" | said
+	done < <(comm -23 <(events run <"$1") <(events 'pass|skip' <"$1"))
+}
+
+# events prints "package test" of the tests, not of parts of them, to which that
+# happened.
+events() {
+	sed -nE 's/^\{.*"Action":"('"$1"')","Package":"([^"]*)","Test":"([^"/]*)"[,}].*/\2 \3/p' | sort -u
+}
+
+note_passed() {
+	if [[ -n ${RAN_FILE:-} ]]; then events pass >>"$RAN_FILE"; else cat >/dev/null; fi
+}
+
+# check_ran DOCUMENT MODULE RAN: every test that the document names has run and
+# passed. Names are "folder.Test", or "Test" in the module's own folder; RAN is
+# what check_tests wrote. A test that skips has not run.
+check_ran() {
+	local name folder test found=0 bad=0
+	# shellcheck disable=SC2016
+	local named='`([a-z0-9/]+\.)?(Test|Fuzz)[A-Za-z0-9_]+`'
+	while IFS= read -r name; do
+		found=$((found + 1))
+		folder='' test=$name
+		if [[ $name == *.* ]]; then folder=/${name%.*} test=${name##*.}; fi
+		if ! grep -qxF "$2$folder $test" "$3"; then
+			printf '%s is named in %s and has not run, or did not pass\n' "$name" "$1" >&2
+			bad=1
+		fi
+	done < <(grep -oE "$named" "$1" | tr -d '`' | sort -u)
+	((found > 0)) || fail "$1 names no test" || return
+	((bad == 0)) || return
+	printf '%d tests that %s names have run and passed\n' "$found" "$1"
 }
 
 # once_more MODULE OUTPUT: tests of real sockets and clocks on a crowded machine
@@ -135,7 +194,8 @@ once_more() {
 	! grep -qE 'DATA RACE|^panic:|goroutine|build failed|setup failed' "$2" || return 1
 	names=$(sed -nE 's/^--- FAIL: (Test[A-Za-z0-9_]+) .*/\1/p' "$2" | sort -u)
 	[[ -n $names ]] && (($(wc -l <<<"$names") <= 3)) || return 1
-	go -C "$1" test -race -count=2 -timeout "$TEST_TIMEOUT" -run "^($(paste -sd '|' <<<"$names"))\$" ./... || return 1
+	go -C "$1" test -race -count=2 -timeout "$TEST_TIMEOUT" -json -run "^($(paste -sd '|' <<<"$names"))\$" ./... >"$2" || return 1
+	note_passed <"$2"
 	printf 'unsteady, failed once and passed twice after that: %s\n' "${names//$'\n'/ }"
 }
 

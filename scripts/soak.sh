@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # The long forms of the fault tests: 20,000 calls over each transport while the
 # server is restarted and messages are lost, renewal with very low limits under
-# the race detector, and strangers that flood while honest callers work. Prints
-# what came of the calls.
+# the race detector, strangers that flood while honest callers work, and ten
+# thousand connections that are held meanwhile. Prints what came of the calls.
 #
 #   SOAK_CALLS=n     calls over each transport; default 20000
 #   SOAK_RENEW=time  of renewal, over each transport; default 3m
-#   SOAK_ONLY=name   one of: faults, renew, strangers; default: all
+#   SOAK_CONNS=n     connections that are held; default 10000, which two
+#                    processes need a limit of 11,000 open files for, each
+#   SOAK_ONLY=name   one of: faults, renew, strangers, idle; default: all
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
@@ -33,4 +35,5 @@ soak() {
 OWTP_SOAK_CALLS=${SOAK_CALLS:-20000} soak faults -run '^TestFaultSoak$'
 OWTP_SOAK_RENEW=${SOAK_RENEW:-3m} soak renew -race -run '^TestRenewUnderLoad$|^TestRenewHTTPSession$'
 OWTP_SOAK_STRANGERS=1000 soak strangers -run '^TestStrangers'
-((ran > 0)) || fail "nothing is called \"$only\": faults, renew or strangers"
+OWTP_SOAK_CONNS=${SOAK_CONNS:-10000} soak idle -run '^TestIdleConnections$'
+((ran > 0)) || fail "nothing is called \"$only\": faults, renew, strangers or idle"

@@ -14,8 +14,8 @@ check_compiler
 mapfile -t modules < <(modules)
 ((${#modules[@]} > 0)) || fail "go.work names no module"
 
-log=$(mktemp)
-trap 'stop_services; rm -f "$log"' EXIT
+log=$(mktemp) RAN_FILE=$(mktemp)
+trap 'stop_services; rm -f "$log" "$RAN_FILE"' EXIT
 passed=() failed=() left_out=()
 
 # step NAME COMMAND...: runs it in a shell of its own, in which errors end it.
@@ -59,6 +59,7 @@ for name in "${services_missing[@]}"; do
 	left_out+=("tests against $name, which is not available: see \"servers\" above")
 done
 step "tests with the race detector" check_tests "${modules[@]}"
+step "tests that SECURITY.md names have run" check_ran docs/SECURITY.md "$(go list -m -f '{{.Path}}' | head -1)" "$RAN_FILE"
 # Each target briefly, and all of them within three minutes: starting one takes
 # two seconds or three.
 export FUZZ_TIME=${FUZZ_TIME:-3s} FUZZ_TOTAL=${FUZZ_TOTAL:-160}
