@@ -279,3 +279,31 @@ func FuzzStoredSession(f *testing.F) {
 		}
 	})
 }
+
+// traitsOnly is a store that is never asked.
+type traitsOnly struct{ Provider }
+
+func (traitsOnly) Traits() Traits { return Traits{Shared: true} }
+
+func TestCloseErasesKeys(t *testing.T) {
+	for what, cfg := range map[string]*ManagerConfig{"own": {StoreKey: bytes.Repeat([]byte{1}, 32)}, "a node's": nil} {
+		m, err := ManagerOf(traitsOnly{}, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.UseStoreKey(bytes.Repeat([]byte{2}, 32), nil); err != nil {
+			t.Fatal(err)
+		}
+		keys := m.keys.Load()
+		if _, err := keys.Derive("x"); err != nil {
+			t.Fatal(err)
+		}
+		m.Close()
+		if _, err := keys.Derive("x"); !errors.Is(err, atrest.ErrErased) {
+			t.Errorf("%s: the keys are still there: %v", what, err)
+		}
+		if m.cfg.StoreKey != nil {
+			t.Errorf("%s: the configuration still has the key", what)
+		}
+	}
+}
