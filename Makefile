@@ -1,5 +1,5 @@
 # Each target is one line into scripts/, so that people, CI and this file do the same.
-.PHONY: help demo test bench fuzz soak lint build
+.PHONY: help demo cluster test bench fuzz soak lint build
 SHELL := /bin/bash
 
 help: ## this list
@@ -7,6 +7,9 @@ help: ## this list
 
 demo: ## see what the protocol does: all modes, a call back, attacks that fail
 	@cd cmd/owtp && go run . demo
+
+cluster: ## three replicas of one node behind a balancer, with a Redis that it starts
+	@cd examples/cluster && go run .
 
 test: ## everything that CI runs, under 15 minutes
 	@scripts/test.sh
@@ -17,7 +20,7 @@ bench: ## calls a second, latency and allocations, for every mode
 fuzz: ## fuzz every target, FUZZ_TIME=1m each
 	@scripts/fuzz.sh
 
-soak: ## faults, renewal and floods for long; SOAK_CALLS, SOAK_RENEW, SOAK_ONLY
+soak: ## faults, renewal, floods and replicas for long; SOAK_CALLS, SOAK_RENEW, SOAK_ONLY
 	@scripts/soak.sh
 
 lint: ## format, vet, go.mod, leak checks, layers, shell scripts

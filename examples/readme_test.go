@@ -13,7 +13,7 @@ import (
 )
 
 func TestReadmeBlocksAreExamples(t *testing.T) {
-	files, err := filepath.Glob("*/main.go")
+	files, err := filepath.Glob("*/*.go")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no example programs: %v", err)
 	}

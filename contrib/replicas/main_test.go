@@ -8,6 +8,7 @@ import (
 
 	"github.com/owtp-go/owtp/internal/servers"
 
+	_ "github.com/owtp-go/owtp/contrib/postgres"
 	_ "github.com/owtp-go/owtp/contrib/redis"
 )
 
@@ -26,4 +27,5 @@ type backing struct {
 
 var backings = []backing{
 	{"redis", func(t testing.TB) *servers.Server { return servers.NewRedis(t, "--appendfsync", "always") }},
+	{"postgres", func(t testing.TB) *servers.Server { return servers.NewPostgres(t) }},
 }
