@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/owtp-go/owtp/contrib/internal/sqlstore/sqltest"
 	"github.com/owtp-go/owtp/contrib/mysql"
 	"github.com/owtp-go/owtp/internal/servers"
 	"github.com/owtp-go/owtp/session"
@@ -99,4 +100,10 @@ func fakeClock(t testing.TB, dsn string) (session.Provider, func(time.Duration))
 		now = now.Add(d)
 		set()
 	}
+}
+
+func TestClockBack(t *testing.T) {
+	sqltest.ClockBack(t, func(t testing.TB) (session.Provider, func(time.Duration)) {
+		return fakeClock(t, servers.MariaDB(t).DSN)
+	})
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/owtp-go/owtp/contrib/internal/sqlstore/sqltest"
 	"github.com/owtp-go/owtp/contrib/postgres"
 	"github.com/owtp-go/owtp/internal/servers"
 	"github.com/owtp-go/owtp/session"
@@ -100,4 +101,10 @@ func fakeClock(t testing.TB, dsn string) (session.Provider, func(time.Duration))
 		now = now.Add(d)
 		exec(t, admin, "UPDATE "+schema+".clock SET now = '"+now.Format("2006-01-02 15:04:05.000000")+"Z'")
 	}
+}
+
+func TestClockBack(t *testing.T) {
+	sqltest.ClockBack(t, func(t testing.TB) (session.Provider, func(time.Duration)) {
+		return fakeClock(t, servers.Postgres(t).DSN)
+	})
 }
