@@ -2,6 +2,7 @@ package mysql_test
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"strings"
 	"testing"
@@ -77,4 +78,75 @@ func TestServerLimits(t *testing.T) {
 	sqltest.Semantics(t, p)
 	tiny := servers.NewMariaDB(t, "--max-allowed-packet=16K")
 	sqltest.Refused(t, "mysql", tiny.DSN, []string{tiny.Password}, "max_allowed_packet")
+}
+
+func TestLostAnswer(t *testing.T) {
+	s := servers.MariaDB(t)
+	sqltest.LostAnswer(t, s.Addr, func(addr string) session.Provider {
+		return open(t, with(sqltest.At(s.DSN, s.Addr, addr), "pool_max_conns=1"))
+	})
+}
+
+// TestDeadlock makes the store the victim of one: it holds the row a and waits
+// for b while another transaction, which has written more, does the opposite.
+func TestDeadlock(t *testing.T) {
+	s := servers.MariaDB(t)
+	table := newTable()
+	p := open(t, with(s.DSN, "table="+table))
+	for _, key := range []string{"a", "b"} {
+		if err := p.Put(t.Context(), key, nil, time.Microsecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db := database(t, s.DSN)
+	exec(t, db, "CREATE TABLE "+table+"_other (n INT PRIMARY KEY)")
+	tx, err := db.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback()
+	run := func(text string) {
+		t.Helper()
+		if _, err := tx.Exec(text); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+	}
+	for n := range 30 {
+		run(fmt.Sprintf("INSERT INTO %s_other VALUES (%d)", table, n))
+	}
+	run("SELECT * FROM " + table + " WHERE name = 'b' FOR UPDATE")
+	before := deadlocks(t, db)
+	swept := make(chan error, 1)
+	go func() {
+		n, err := p.Sweep(t.Context(), 10)
+		if err == nil && n != 2 {
+			err = fmt.Errorf("%d rows were swept, want 2", n)
+		}
+		swept <- err
+	}()
+	waiting := "SELECT COUNT(*) FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'"
+	for n, end := 0, time.Now().Add(20*time.Second); n == 0; {
+		if err := db.QueryRow(waiting).Scan(&n); err != nil || time.Now().After(end) {
+			t.Fatalf("the store does not wait for the row: %v", err)
+		}
+	}
+	run("UPDATE " + table + " SET expires = expires WHERE name = 'a'")
+	if err := tx.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-swept; err != nil {
+		t.Error(err)
+	}
+	if after := deadlocks(t, db); after == before {
+		t.Error("there was no deadlock")
+	}
+}
+
+func deadlocks(t *testing.T, db *sql.DB) (n string) {
+	t.Helper()
+	var name string
+	if err := db.QueryRow("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'").Scan(&name, &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }

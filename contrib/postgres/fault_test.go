@@ -95,3 +95,60 @@ func TestReadOnly(t *testing.T) {
 		}
 	}
 }
+
+func TestLostAnswer(t *testing.T) {
+	s := servers.Postgres(t)
+	sqltest.LostAnswer(t, s.Addr, func(addr string) session.Provider {
+		return open(t, with(t, sqltest.At(s.DSN, s.Addr, addr), "pool_max_conns", "1"))
+	})
+}
+
+// TestDeadlock makes the store the victim of one, which is who has waited for
+// longer: it holds the row a and waits for b while another transaction does the
+// opposite.
+func TestDeadlock(t *testing.T) {
+	s := servers.Postgres(t)
+	table := newTable()
+	p := open(t, with(t, s.DSN, "table", table))
+	for _, key := range []string{"a", "b"} {
+		if err := p.Put(t.Context(), key, nil, time.Microsecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pool := database(t, s.DSN)
+	tx, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(context.Background())
+	run := func(text string) {
+		t.Helper()
+		if _, err := tx.Exec(t.Context(), text); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+	}
+	run("SET LOCAL deadlock_timeout = '1min'")
+	run("SELECT * FROM " + table + " WHERE key = 'b' FOR UPDATE")
+	listed := make(chan error, 1)
+	go func() { // List removes what it finds expired
+		_, err := p.List(t.Context(), "", "", 10)
+		listed <- err
+	}()
+	for n, end := 0, time.Now().Add(20*time.Second); n == 0; {
+		err := pool.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'").Scan(&n)
+		if err != nil || time.Now().After(end) {
+			t.Fatalf("the store does not wait for the row: %v", err)
+		}
+	}
+	run("UPDATE " + table + " SET expires = expires WHERE key = 'a'")
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-listed; err != nil {
+		t.Error(err)
+	}
+	var n int
+	if err := pool.QueryRow(t.Context(), "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").Scan(&n); err != nil || n == 0 {
+		t.Logf("deadlocks: %d, %v (the server counts late)", n, err)
+	}
+}
