@@ -74,6 +74,8 @@ func Open(ctx context.Context, cfg *session.ManagerConfig) (session.Provider, er
 	if cfg == nil {
 		cfg = new(session.ManagerConfig)
 	}
+	ctx, cancel := sqlstore.Bounded(ctx)
+	defer cancel()
 	c, err := parse(cfg.ProviderConfig, cfg.Logger)
 	if err != nil {
 		return nil, err
@@ -101,6 +103,8 @@ func New(ctx context.Context, db *sql.DB, o Options) (*Store, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
+	ctx, cancel := sqlstore.Bounded(ctx)
+	defer cancel()
 	if _, err := prepareServer(ctx, db, o.Table); err != nil {
 		return nil, err
 	}

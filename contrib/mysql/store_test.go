@@ -4,6 +4,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -233,5 +234,21 @@ func TestForeignRows(t *testing.T) {
 	exec(t, db, "DROP TABLE "+table)
 	if _, err := p.Get(t.Context(), "zero"); err == nil || errors.Is(err, session.ErrNotFound) || !strings.Contains(err.Error(), "open it again") {
 		t.Errorf("Get without a table: %v", err)
+	}
+}
+
+// TestSchemaIsDocumented: operators copy what stands in the README.
+func TestSchemaIsDocumented(t *testing.T) {
+	text, err := mysql.Schema("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"../README.md", "../README.zh-CN.md"} {
+		if doc, err := os.ReadFile(name); err != nil || !strings.Contains(string(doc), text) {
+			t.Errorf("%s does not have the statements of Schema, %v:\n%s", name, err, text)
+		}
+	}
+	if _, err := mysql.Schema("a;b"); err == nil {
+		t.Error("Schema of a name that may not stand in a statement")
 	}
 }

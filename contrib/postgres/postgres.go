@@ -78,6 +78,8 @@ func Open(ctx context.Context, cfg *session.ManagerConfig) (session.Provider, er
 	if cfg == nil {
 		cfg = new(session.ManagerConfig)
 	}
+	ctx, cancel := sqlstore.Bounded(ctx)
+	defer cancel()
 	c, o, err := parse(cfg.ProviderConfig)
 	if err != nil {
 		return nil, err
@@ -103,6 +105,8 @@ func New(ctx context.Context, pool *pgxpool.Pool, o Options) (*Store, error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
+	ctx, cancel := sqlstore.Bounded(ctx)
+	defer cancel()
 	return newStore(ctx, pool, o, false)
 }
 

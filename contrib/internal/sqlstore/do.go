@@ -23,11 +23,8 @@ func do[T any](ctx context.Context, s *Store, method string, f func(ctx context.
 	if err := s.ended(ctx); err != nil {
 		return none, err
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, patience)
-		defer cancel()
-	}
+	ctx, cancel := Bounded(ctx)
+	defer cancel()
 	for pause := shortestPause; ; pause = min(2*pause, longestPause) {
 		got, err := f(ctx)
 		switch {
@@ -40,6 +37,14 @@ func do[T any](ctx context.Context, s *Store, method string, f func(ctx context.
 		}
 		return none, s.failed(ctx, method, err)
 	}
+}
+
+// Bounded gives a context that has no deadline one.
+func Bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, patience)
 }
 
 // failed says what could not be done. An error that came because the context or

@@ -198,8 +198,8 @@ func (s *Store) Sweep(ctx context.Context, max int) (int, error) {
 	return removed, s.ended(ctx)
 }
 
-// Close implements [session.Provider]. Methods that run are cut off or end by
-// themselves, as the driver has it.
+// Close implements [session.Provider]. Methods that run go on until their
+// contexts end: in PostgreSQL Close waits for them.
 func (s *Store) Close() error {
 	if !s.closed.Swap(true) {
 		s.table.Close()
