@@ -97,8 +97,16 @@ func newState(cfg *NodeConfig, rand io.Reader, now func() time.Time) (*state, er
 		return nil, fmt.Errorf("owtp: store %q may evict records and cannot keep a node's state: a forgotten call record would let a call run twice. It can be a Peerstore; as Store: %s", t.Name, why)
 	}
 	st.shared = st.store.Traits().Shared
+	st.epochs.stale = setBackWhileClosed(st.store.Traits(), now())
 	st.store = session.Bounded(st.store, cfg.Limits.StoreTimeout)
 	return st, nil
+}
+
+// setBackWhileClosed reports whether a durable store may have let records expire
+// whose packets would be fresh again, because the wall clock was set back when no
+// process watched it. A store that cannot tell has to be taken for one that has.
+func setBackWhileClosed(t session.Traits, now time.Time) bool {
+	return t.Durable && !t.Shared && (t.LastUsed.IsZero() || now.Before(t.LastUsed.Add(-clockSlack)))
 }
 
 func (st *state) close() {

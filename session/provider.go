@@ -92,6 +92,13 @@ type Traits struct {
 
 	// MaxValue is the longest value in bytes; 0 means [MaxValueLen].
 	MaxValue int
+
+	// LastUsed is the latest that the wall clock has said when a durable store
+	// of this process alone was written before it was opened this time; zero
+	// for a new store, or if it does not know. A clock that is behind it was
+	// set back while nobody watched: a node does not know then which packets
+	// it has seen, and begins a new epoch. Shared stores leave it zero.
+	LastUsed time.Time
 }
 
 // A Provider is a store of records: a map from keys to short values that

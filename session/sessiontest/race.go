@@ -31,6 +31,17 @@ func together(n int, f func(i int)) {
 	done.Wait()
 }
 
+// inParts runs f for 0 to n-1 in 16 goroutines: one after the other, a store
+// that waits for its disk would take minutes.
+func inParts(n int, f func(i int)) {
+	const parts = 16
+	together(parts, func(part int) {
+		for i := part; i < n; i += parts {
+			f(i)
+		}
+	})
+}
+
 func testPutIfAbsentOneWins(t *testing.T, s *store) {
 	for i := range 20 {
 		s.oneWins(t, s.key(strconv.Itoa(i)))
