@@ -3,6 +3,7 @@ package amqpt
 import (
 	"context"
 	"fmt"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -105,18 +106,33 @@ func (c *consumer) takeRequests(queue string, deliveries <-chan amqp.Delivery) {
 	}
 }
 
-// takeAnswers gives answers to the calls that wait for them.
+// takeAnswers gives answers to the calls that wait for them. They are
+// acknowledged many at a time; the rest in time for RabbitMQ, which closes a
+// channel that owes an acknowledgement for half an hour.
 func (c *consumer) takeAnswers(deliveries <-chan amqp.Delivery) {
-	n := 0
-	for d := range deliveries {
-		c.e.answered(d)
-		// What stays unacknowledged is gone with the queue.
-		if n++; n%replyAck == 0 {
-			_ = c.replies.Ack(d.DeliveryTag, true)
+	rest := time.NewTicker(time.Minute)
+	defer rest.Stop()
+	taken, acknowledged := uint64(0), uint64(0)
+	for {
+		select {
+		case d, open := <-deliveries:
+			if !open {
+				if !c.replies.IsClosed() {
+					c.notConsumed(c.e.queues.Reply)
+				}
+				return
+			}
+			c.e.answered(d)
+			if taken = d.DeliveryTag; taken-acknowledged < replyAck {
+				continue
+			}
+		case <-rest.C:
+			if taken == acknowledged {
+				continue
+			}
 		}
-	}
-	if !c.replies.IsClosed() {
-		c.notConsumed(c.e.queues.Reply)
+		_ = c.replies.Ack(taken, true)
+		acknowledged = taken
 	}
 }
 

@@ -27,7 +27,7 @@
 // CONFIGURE WRITE READ):
 //
 //	configure  ^(QUEUE|QUEUE\.dead|owtp\.(own|reply)\.NAME\..*)$
-//	write      ^(QUEUE\.dead|amq\.default)$
+//	write      ^amq\.default$
 //	read       ^(QUEUE|owtp\.(own|reply)\.NAME\..*)$
 //
 // and for one that only calls:

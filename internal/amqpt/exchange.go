@@ -110,14 +110,15 @@ func (e *endpoint) exchange(ctx context.Context, m transport.Message) (transport
 	}
 	one := e.calls.begin()
 	defer e.calls.forget(one)
-	confirmation, err := p.publish(ctx, p.requests, m.To, e.request(ctx, one, m))
+	out, err := p.publish(ctx, &p.requests, m.To, e.request(ctx, one, m))
 	if err != nil {
 		return transport.Message{}, err
 	}
+	defer out.leave()
 	if m.OneWay {
-		return transport.Message{}, e.confirmed(ctx, p, one, m.To, confirmation)
+		return transport.Message{}, e.confirmed(ctx, out, one)
 	}
-	return e.await(ctx, p, c, one, m.To, confirmation)
+	return e.await(ctx, out, c, one)
 }
 
 // both returns a session to publish on, and one that the answer can come in on.
@@ -157,28 +158,28 @@ func (e *endpoint) lifetime(ctx context.Context, expires time.Duration) time.Dur
 	return d
 }
 
-// await waits for the answer, however the confirmation is under way meanwhile.
-func (e *endpoint) await(ctx context.Context, p *publisher, c *consumer, one *call, queue string, confirmation *amqp.DeferredConfirmation) (transport.Message, error) {
-	confirmed, lost := confirmation.Done(), p.done()
+// await waits for the answer, while the confirmation is under way.
+func (e *endpoint) await(ctx context.Context, out sending, c *consumer, one *call) (transport.Message, error) {
+	confirmed, lost := out.Done(), out.p.done()
 	for {
 		var err error
 		select {
 		case r := <-one.end:
 			return r.answer, r.err
 		case <-confirmed:
-			if confirmation.Acked() {
+			if out.Acked() {
 				confirmed, lost = nil, nil
 				continue
 			}
-			err = p.refused(p.requests, queue)
+			err = out.refused()
 		case <-lost:
-			err = p.lost("the connection ended before the broker confirmed the message")
+			err = out.lost()
 		case <-c.done():
 			err = c.lost("the connection ended before the answer came")
 		case <-e.ctx.Done():
 			err = fmt.Errorf("owtp: exchange broken off: %w", net.ErrClosed)
 		case <-ctx.Done():
-			err = e.late(ctx, p, confirmed == nil, queue)
+			err = out.late(context.Cause(ctx))
 		}
 		// What has come is worth more than what went wrong after it.
 		select {
@@ -191,38 +192,26 @@ func (e *endpoint) await(ctx context.Context, p *publisher, c *consumer, one *ca
 }
 
 // confirmed waits until the broker has taken a message that nobody answers.
-func (e *endpoint) confirmed(ctx context.Context, p *publisher, one *call, queue string, confirmation *amqp.DeferredConfirmation) error {
+func (e *endpoint) confirmed(ctx context.Context, out sending, one *call) error {
 	select {
-	case <-confirmation.Done():
-		if !confirmation.Acked() {
-			return p.refused(p.requests, queue)
+	case <-out.Done():
+		if !out.Acked() {
+			return out.refused()
 		}
-	case <-p.done():
-		return p.lost("the connection ended before the broker confirmed the message")
+	case <-out.p.done():
+		return out.lost()
 	case <-e.ctx.Done():
 		return fmt.Errorf("owtp: exchange broken off: %w", net.ErrClosed)
 	case <-ctx.Done():
-		return e.late(ctx, p, false, queue)
+		return out.late(context.Cause(ctx))
 	}
-	p.requests.returned(p.done())
+	out.lane.returned(out.p.done())
 	select {
 	case r := <-one.end:
 		return r.err
 	default:
 		return nil
 	}
-}
-
-// late says how far a message had come when its caller's time was up.
-func (e *endpoint) late(ctx context.Context, p *publisher, confirmed bool, queue string) error {
-	why := context.Cause(ctx)
-	if confirmed {
-		return fmt.Errorf("owtp: no answer from queue %q: %w", queue, why)
-	}
-	if until, reason := p.blocking(); until != nil {
-		return fmt.Errorf("owtp: the broker has blocked publishing (%s) and not confirmed the message: %w", reason, why)
-	}
-	return fmt.Errorf("owtp: the broker has not confirmed the message to queue %q: %w", queue, why)
 }
 
 // closedError is what a close broke off, with its cause.

@@ -13,11 +13,12 @@ import (
 
 const (
 	firstPause   = 50 * time.Millisecond // before a connection is restored
-	longestPause = 10 * time.Second
+	longestPause = 3 * time.Second
 )
 
 // A connected is a session with what was set up on it.
 type connected interface {
+	comparable
 	done() <-chan struct{}
 	err() error
 	close()
@@ -109,9 +110,13 @@ func (l *line[T]) set(s T) {
 	close(l.changed)
 }
 
+// down is called by keep, or before that by who finds that the session has ended.
 func (l *line[T]) down(s T) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if !l.up || l.session != s {
+		return
+	}
 	l.up, l.changed = false, make(chan struct{})
 	select {
 	case <-s.done():
@@ -131,8 +136,18 @@ func (l *line[T]) end() {
 // now returns the session if there is one.
 func (l *line[T]) now() (s T, ok bool) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.session, l.up
+	s, ok = l.session, l.up
+	l.mu.Unlock()
+	if !ok {
+		return s, false
+	}
+	select {
+	case <-s.done():
+		l.down(s)
+		return s, false
+	default:
+		return s, true
+	}
 }
 
 // get returns the session, and waits while it is being restored: until ctx ends

@@ -1,6 +1,7 @@
 package amqpt
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -128,13 +129,15 @@ func isReplyQueue(name string) bool {
 	return strings.HasPrefix(name, transport.ReplyQueuePrefix) && len(name) <= maxName
 }
 
-// tooLarge is what Exchange says of a message of its caller's.
+// unsendable is what Exchange says against a message of its caller's.
 func (e *endpoint) unsendable(m transport.Message) error {
 	switch {
 	case len(m.Data) == 0:
 		return transport.NotSent(&transport.Refusal{Status: http.StatusBadRequest, Reason: "a message over AMQP cannot be empty"})
 	case len(m.Data) > e.cfg.MaxMessage:
 		return transport.NotSent(&transport.Refusal{Status: http.StatusRequestEntityTooLarge, Reason: "message too large to send"})
+	case m.To == "":
+		return transport.NotSent(errors.New("owtp: no queue to send to: neither the message nor the configuration names one"))
 	case len(m.To) > maxName:
 		return transport.NotSent(fmt.Errorf("owtp: a queue's name of %d bytes, at most %d", len(m.To), maxName))
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"net/http"
 	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -18,13 +17,13 @@ type publisher struct {
 	*session
 	e *endpoint
 
+	stopped    chan struct{} // closed when the broker blocks publishing for the first time
+	worn, idle chan *lane    // to renewLanes: to be replaced, to be closed
+
+	mu                sync.Mutex
 	requests, answers *lane
-
-	stopped chan struct{} // closed when the broker blocks publishing for the first time
-
-	mu      sync.Mutex
-	blocked chan struct{} // closed when the broker takes messages again; nil while it does
-	reason  string
+	blocked           chan struct{} // closed when the broker takes messages again; nil while it does
+	reason            string
 }
 
 // openPublisher connects and makes sure that publishing is allowed.
@@ -35,7 +34,7 @@ func (e *endpoint) openPublisher(ctx context.Context) (*publisher, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &publisher{session: s, e: e, stopped: make(chan struct{})}
+	p := &publisher{session: s, e: e, stopped: make(chan struct{}), worn: make(chan *lane), idle: make(chan *lane)}
 	stop := s.within(ctx)
 	if err = p.setUp(); err == nil && !stop() {
 		err = context.Cause(ctx)
@@ -50,12 +49,13 @@ func (e *endpoint) openPublisher(ctx context.Context) (*publisher, error) {
 func (p *publisher) setUp() (err error) {
 	blocking := p.conn.NotifyBlocked(make(chan amqp.Blocking, 16))
 	p.tasks.Go(func() { p.watchBlocking(blocking) })
-	if p.requests, err = p.openLane("the channel of requests"); err != nil {
+	if p.requests, err = p.openLane("the channel of requests", p.e.unroutable); err != nil {
 		return err
 	}
-	if p.answers, err = p.openLane("the channel of answers"); err != nil {
+	if p.answers, err = p.openLane("the channel of answers", ignore); err != nil {
 		return err
 	}
+	p.tasks.Go(p.renewLanes)
 	return p.probe()
 }
 
@@ -141,87 +141,4 @@ func (p *publisher) wait(ctx context.Context, until <-chan struct{}, reason stri
 	case <-ctx.Done():
 		return transport.NotSent(fmt.Errorf("owtp: %s: %w", reason, context.Cause(ctx)))
 	}
-}
-
-// A lane is a channel with publisher confirms.
-type lane struct {
-	*amqp.Channel
-	barriers chan chan struct{}
-}
-
-func (p *publisher) openLane(what string) (*lane, error) {
-	ch, err := p.channel(what)
-	if err != nil {
-		return nil, readable(err)
-	}
-	if err := ch.Confirm(false); err != nil {
-		return nil, readable(err)
-	}
-	l := &lane{Channel: ch, barriers: make(chan chan struct{})}
-	// Without a buffer, so that a message's return has been taken before its
-	// confirm is read.
-	returns := ch.NotifyReturn(make(chan amqp.Return))
-	p.tasks.Go(func() { p.takeReturns(l, returns) })
-	return l, nil
-}
-
-// takeReturns tells calls that their messages went nowhere.
-func (p *publisher) takeReturns(l *lane, returns <-chan amqp.Return) {
-	for {
-		select {
-		case r, open := <-returns:
-			if !open {
-				return
-			}
-			p.e.calls.end(r.CorrelationId, result{err: unroutable(r)})
-		case b := <-l.barriers:
-			close(b)
-		}
-	}
-}
-
-// returned waits until all returns that came before now have been taken.
-func (l *lane) returned(ended <-chan struct{}) {
-	b := make(chan struct{})
-	select {
-	case l.barriers <- b:
-		<-b
-	case <-ended:
-	}
-}
-
-func unroutable(r amqp.Return) error {
-	reason := "nobody consumes queue " + oneLine(r.RoutingKey)
-	if r.Exchange != "" {
-		reason += " on exchange " + oneLine(r.Exchange)
-	}
-	return transport.NotSent(&transport.Refusal{Status: statusDisconnected, Reason: reason})
-}
-
-// statusDisconnected is PROTOCOL §9's; HTTP has none like it.
-const statusDisconnected = 430
-
-// publish hands a message to the broker. The confirmation comes later. Errors
-// satisfy ErrNotSent.
-func (p *publisher) publish(ctx context.Context, l *lane, queue string, m amqp.Publishing) (*amqp.DeferredConfirmation, error) {
-	if err := p.admit(ctx); err != nil {
-		return nil, err
-	}
-	confirmation, err := l.PublishWithDeferredConfirm(p.e.cfg.Exchange, queue, true, false, m)
-	if err != nil {
-		// The socket did not take the message to its end, so that the broker
-		// has none of it.
-		return nil, transport.NotSent(fmt.Errorf("owtp: publishing to queue %q: %w", queue, readable(err)))
-	}
-	return confirmation, nil
-}
-
-// refused is what a negative confirmation means. The library gives one too when
-// the channel ends before the broker has spoken; then nobody knows.
-func (p *publisher) refused(l *lane, queue string) error {
-	if l.IsClosed() {
-		<-p.ended // about to be
-		return p.lost("the connection ended before the broker confirmed the message")
-	}
-	return &transport.Refusal{Status: http.StatusServiceUnavailable, Reason: "the queue is full: " + oneLine(queue)}
 }

@@ -112,14 +112,12 @@ func (e *endpoint) deliver(to string, d amqp.Delivery, expires time.Duration, m 
 // deliverAttempts is on how many connections an answer is published at most.
 const deliverAttempts = 3
 
-var errLost = errors.New("the connection ended before the broker confirmed it")
-
 func (e *endpoint) deliverOnce(to string, m amqp.Publishing, late <-chan time.Time) error {
 	p, err := e.out.get(e.answering, e.cfg.HandshakeTimeout)
 	if err != nil {
 		return err
 	}
-	confirmation, err := p.publish(e.answering, p.answers, to, m)
+	out, err := p.publish(e.answering, &p.answers, to, m)
 	if err != nil {
 		select {
 		case <-p.done():
@@ -128,9 +126,10 @@ func (e *endpoint) deliverOnce(to string, m amqp.Publishing, late <-chan time.Ti
 			return err
 		}
 	}
+	defer out.leave()
 	select {
-	case <-confirmation.Done():
-		if !confirmation.Acked() && p.answers.IsClosed() {
+	case <-out.Done():
+		if out.isLost() {
 			return errLost
 		}
 		return nil // taken, returned, or refused by a queue that is full of answers

@@ -65,7 +65,11 @@ func dial(ctx context.Context, e *endpoint, purpose string) (*session, error) {
 	}
 	// The broker gives a sign of life every half heartbeat.
 	s.socket.expectWithin(e.heartbeat + e.heartbeat/2)
-	s.watch("the connection", s.conn.NotifyClose(make(chan *amqp.Error, 1)))
+	closed := s.conn.NotifyClose(make(chan *amqp.Error, 1))
+	s.tasks.Go(func() {
+		s.watch("the connection", closed)
+		s.fail(net.ErrClosed) // unless there was another reason
+	})
 	return s, nil
 }
 
@@ -98,16 +102,11 @@ func login(cfg transport.Config, at address) amqp.Authentication {
 	return &amqp.PlainAuth{Username: cfg.Account, Password: cfg.Password}
 }
 
-// watch ends the session when one of its parts closes.
+// watch ends the session when one of its parts is closed by somebody else.
 func (s *session) watch(what string, closed <-chan *amqp.Error) {
-	s.tasks.Go(func() {
-		err := <-closed
-		if err == nil {
-			s.fail(net.ErrClosed)
-			return
-		}
+	if err := <-closed; err != nil {
 		s.fail(fmt.Errorf("%s was closed: %w", what, readable(err)))
-	})
+	}
 }
 
 // fail ends the session for a reason. Further failures change nothing.
@@ -118,13 +117,14 @@ func (s *session) fail(err error) {
 	})
 }
 
-// channel opens a channel whose end is the session's.
+// channel opens a channel. If it is closed by anybody but us, the session ends.
 func (s *session) channel(what string) (*amqp.Channel, error) {
 	ch, err := s.conn.Channel()
 	if err != nil {
 		return nil, err
 	}
-	s.watch(what, ch.NotifyClose(make(chan *amqp.Error, 1)))
+	closed := ch.NotifyClose(make(chan *amqp.Error, 1))
+	s.tasks.Go(func() { s.watch(what, closed) })
 	return ch, nil
 }
 
