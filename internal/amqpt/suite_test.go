@@ -1,11 +1,7 @@
 package amqpt_test
 
 import (
-	"net/url"
 	"testing"
-	"time"
-
-	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/owtp-go/owtp/internal/amqpt"
 	"github.com/owtp-go/owtp/internal/servers"
@@ -13,70 +9,37 @@ import (
 	"github.com/owtp-go/owtp/transport/transporttest"
 )
 
-// config names the account of a broker and one queue for both sides.
-func config(s *servers.Server, queue string) transport.Config {
-	cfg := transporttest.Config("amqp://" + s.Addr)
-	tune(s, queue)(&cfg)
-	return cfg
-}
-
-func tune(s *servers.Server, queue string) func(*transport.Config) {
-	u, err := url.Parse(s.DSN)
-	if err != nil {
-		panic("the broker's DSN is not a URL")
-	}
-	password, _ := u.User.Password()
-	return func(cfg *transport.Config) {
-		cfg.Account, cfg.Password = u.User.Username(), password
-		cfg.Name = "test"
-		cfg.ReadQueueName, cfg.WriteQueueName = queue, queue
-		cfg.MaxDeliveries = 64
-		cfg.MaxQueueLength = 1000
-		cfg.MaxQueueTime = time.Minute
-	}
-}
-
-// raw connects without the transport.
-func raw(t testing.TB, s *servers.Server) *amqp.Channel {
-	t.Helper()
-	conn, err := amqp.Dial(s.DSN)
-	if err != nil {
-		t.Fatal("the broker refuses the test's own connection")
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return rawChannel(t, conn)
-}
-
-func rawChannel(t testing.TB, conn *amqp.Connection) *amqp.Channel {
-	t.Helper()
-	ch, err := conn.Channel()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := ch.Confirm(false); err != nil {
-		t.Fatal(err)
-	}
-	return ch
-}
-
-func remove(t testing.TB, ch *amqp.Channel, queues ...string) {
-	t.Helper()
-	for _, q := range queues {
-		if _, err := ch.QueueDelete(q, false, false, false); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
+func newTransport() transport.Transport { return amqpt.New() }
 
 func TestConformance(t *testing.T) {
 	s := servers.RabbitMQ(t)
+	t.Run("Plain", func(t *testing.T) { conformance(t, s, transporttest.Options{}, "amqp://"+s.Addr) })
+	t.Run("Exchange", func(t *testing.T) {
+		ch := raw(t, s)
+		if err := ch.ExchangeDeclare("owtp.suite", "direct", false, false, false, false, nil); err != nil {
+			t.Fatal(err)
+		}
+		conformance(t, s, transporttest.Options{Tune: func(cfg *transport.Config) { cfg.Exchange = "owtp.suite" }}, "amqp://"+s.Addr)
+		_ = ch.ExchangeDelete("owtp.suite", false, false)
+	})
+}
+
+// conformance runs the suite; each listener finds an empty queue.
+func conformance(t *testing.T, s *servers.Server, opts transporttest.Options, address string) {
 	const queue = "owtp.suite"
 	ch := raw(t, s)
 	emptied := func(t testing.TB) string {
 		remove(t, ch, queue, queue+".dead")
-		return "amqp://" + s.Addr
+		return address
 	}
-	transporttest.TestTransport(t, func() transport.Transport { return amqpt.New() }, emptied,
-		transporttest.Options{Broker: true, Tune: tune(s, queue)})
+	further := opts.Tune
+	opts.Broker = true
+	opts.Tune = func(cfg *transport.Config) {
+		tune(s, queue)(cfg)
+		if further != nil {
+			further(cfg)
+		}
+	}
+	transporttest.TestTransport(t, newTransport, emptied, opts)
 	remove(t, ch, queue, queue+".dead")
 }

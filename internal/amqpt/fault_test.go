@@ -1,0 +1,295 @@
+package amqpt_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/owtp-go/owtp/internal/amqpt"
+	"github.com/owtp-go/owtp/internal/servers"
+	"github.com/owtp-go/owtp/transport"
+	"github.com/owtp-go/owtp/transport/transporttest"
+)
+
+// A load calls without pause and counts what comes of it.
+type load struct {
+	stop                     chan struct{}
+	tasks                    sync.WaitGroup
+	answered, notSent, other atomic.Int64
+	ran                      sync.Map // text of a call -> *atomic.Int32
+	answeredOf               sync.Map // text -> true
+	last                     atomic.Pointer[error]
+}
+
+// handler notes who ran how often.
+func (l *load) handler() transport.Handler {
+	return handle(func(_ context.Context, m transport.Message) (transport.Message, error) {
+		n, _ := l.ran.LoadOrStore(string(m.Data), new(atomic.Int32))
+		if n.(*atomic.Int32).Add(1) > 1 && !m.Redelivered {
+			return message("a second delivery that is not marked"), nil
+		}
+		return transporttest.Answer(m), nil
+	})
+}
+
+func startLoad(t *testing.T, l *load, x transport.Exchanger, callers int) {
+	l.stop = make(chan struct{})
+	for c := range callers {
+		l.tasks.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-l.stop:
+					return
+				default:
+				}
+				l.call(t, x, fmt.Sprintf("%d-%d-%d", c, n, rand.Uint64()))
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+}
+
+func (l *load) call(t *testing.T, x transport.Exchanger, text string) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	m, err := x.Exchange(ctx, message(text))
+	switch {
+	case err == nil:
+		l.answered.Add(1)
+		l.answeredOf.Store(text, true)
+		if string(m.Data) != text {
+			t.Errorf("asked %q and got %q", text, m.Data)
+		}
+	case errors.Is(err, transport.ErrNotSent):
+		l.notSent.Add(1)
+		if n, ran := l.ran.Load(text); ran {
+			t.Errorf("%q was not sent, says Exchange (%v), and ran %d times", text, err, n.(*atomic.Int32).Load())
+		}
+		time.Sleep(10 * time.Millisecond)
+	default:
+		l.other.Add(1)
+		l.last.Store(&err)
+		if errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%q waited to its deadline: %v", text, err)
+		}
+	}
+}
+
+func (l *load) end(t *testing.T) {
+	t.Helper()
+	close(l.stop)
+	l.tasks.Wait()
+	l.answeredOf.Range(func(text, _ any) bool {
+		if _, ran := l.ran.Load(text); !ran {
+			t.Errorf("%q was answered and never ran", text)
+		}
+		return true
+	})
+	t.Logf("%d answered, %d not sent, %d unknown", l.answered.Load(), l.notSent.Load(), l.other.Load())
+	if e := l.last.Load(); e != nil {
+		t.Logf("one of them: %v", *e)
+	}
+}
+
+// goesOn waits until calls succeed again.
+func (l *load) goesOn(t *testing.T, after string) {
+	t.Helper()
+	n := l.answered.Load()
+	soon(t, "calls succeed again after "+after, func() bool { return l.answered.Load() > n+20 })
+}
+
+// TestCut cuts the connections of both sides again and again.
+func TestCut(t *testing.T) {
+	s := servers.RabbitMQ(t)
+	cfg := place(t, s)
+	var l load
+	relays := [2]*relay{newRelay(t, s.Addr), newRelay(t, s.Addr)}
+	server, caller := cfg, cfg
+	server.Address, caller.Address = "amqp://"+relays[0].addr(), "amqp://"+relays[1].addr()
+	e := open(t, server, l.handler())
+	x := open(t, caller, nil)
+	before := [2]transport.Queues{e.Queues(), x.Queues()}
+	startLoad(t, &l, x, 16)
+	l.goesOn(t, "the start")
+	for range 3 {
+		for i, r := range relays {
+			r.cut()
+			l.goesOn(t, fmt.Sprint("a cut on side ", i))
+		}
+	}
+	if after := [2]transport.Queues{e.Queues(), x.Queues()}; after != before {
+		t.Errorf("the queues were %v and are %v", before, after)
+	}
+	if _, err := x.Exchange(t.Context(), transport.Message{Form: transport.Binary, Data: []byte("to the own queue"), To: e.Queues().Own}); err != nil {
+		t.Error(err)
+	}
+	l.end(t)
+}
+
+// TestDeletedQueue: a consumer whose queue an operator deletes makes it again.
+func TestDeletedQueue(t *testing.T) {
+	s := servers.RabbitMQ(t)
+	cfg := place(t, s)
+	e, x := open(t, cfg, transporttest.Echo()), open(t, cfg, nil)
+	ask(t, x, "x")
+	remove(t, raw(t, s), cfg.ReadQueueName)
+	soon(t, "calls succeed again", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		_, err := x.Exchange(ctx, message("x"))
+		return err == nil
+	})
+	soon(t, "the own queue is there again", func() bool {
+		_, err := x.Exchange(t.Context(), transport.Message{Form: transport.Binary, Data: []byte("x"), To: e.Queues().Own})
+		return err == nil
+	})
+}
+
+// TestStalled: a connection on which nothing comes is given up, and restored when
+// the network is well again.
+func TestStalled(t *testing.T) {
+	s := servers.RabbitMQ(t)
+	cfg := place(t, s)
+	open(t, cfg, transporttest.Echo())
+	r := newRelay(t, s.Addr)
+	caller := cfg
+	caller.Address = "amqp://" + r.addr()
+	caller.HandshakeTimeout = time.Second
+	x := openWith(t, amqpt.NewWithHeartbeat(2*time.Second), caller, nil)
+	ask(t, x, "x")
+	r.stall()
+	_, err := x.Exchange(t.Context(), message("x")) // has no deadline of its own
+	if err == nil || errors.Is(err, transport.ErrNotSent) || !strings.Contains(err.Error(), "silent") {
+		t.Errorf("got error %v, want that the broker has fallen silent", err)
+	}
+	_, err = x.Exchange(t.Context(), message("x"))
+	if !errors.Is(err, transport.ErrNotSent) || !strings.Contains(err.Error(), "no connection to the broker") {
+		t.Errorf("got error %v, want ErrNotSent: there is no connection", err)
+	}
+	r.resume()
+	soon(t, "it is restored", func() bool {
+		_, err := x.Exchange(t.Context(), message("x"))
+		return err == nil
+	})
+	r.stall()
+	closed := make(chan error, 1)
+	go func() { closed <- x.Close() }()
+	if err := within(t, "Close returns although nobody answers", closed); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestBroker restarts, kills, pauses and fills the broker under load.
+func TestBroker(t *testing.T) {
+	s := servers.NewRabbitMQ(t)
+	cfg := config(s, "owtp.test.broker")
+	tr := amqpt.NewWithHeartbeat(2 * time.Second)
+	var l load
+	openWith(t, tr, cfg, l.handler())
+	x := openWith(t, tr, cfg, nil)
+	startLoad(t, &l, x, 16)
+	l.goesOn(t, "the start")
+
+	t.Run("restarted", func(t *testing.T) {
+		s.Stop(t)
+		_, err := x.Exchange(t.Context(), message("while it is away"))
+		if !errors.Is(err, transport.ErrNotSent) {
+			t.Errorf("got error %v, want ErrNotSent", err)
+		}
+		s.Start(t)
+		l.goesOn(t, "a restart")
+	})
+	t.Run("killed", func(t *testing.T) {
+		s.Kill(t)
+		s.Start(t)
+		l.goesOn(t, "a crash")
+	})
+	t.Run("paused", func(t *testing.T) {
+		s.Pause(t)
+		time.Sleep(5 * time.Second) // it is given up meanwhile
+		s.Resume(t)
+		l.goesOn(t, "a pause")
+	})
+	l.end(t)
+	t.Run("blocked", func(t *testing.T) { testBlocked(t, s, cfg) })
+	t.Run("gone", func(t *testing.T) {
+		s.Kill(t)
+		closed := make(chan error, 1)
+		go func() { closed <- x.Close() }()
+		if err := within(t, "Close returns", closed); err != nil {
+			t.Error(err)
+		}
+		_, err := x.Exchange(t.Context(), message("x"))
+		if !errors.Is(err, net.ErrClosed) || !errors.Is(err, transport.ErrNotSent) {
+			t.Errorf("got error %v, want net.ErrClosed and ErrNotSent", err)
+		}
+	})
+}
+
+// testBlocked lets the broker run out of memory.
+func testBlocked(t *testing.T, s *servers.Server, cfg transport.Config) {
+	x := open(t, cfg, nil)
+	s.RabbitMQCtl(t, "set_vm_memory_high_watermark", "0")
+	soon(t, "a publisher learns that it is blocked", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		_, err := x.Exchange(ctx, message("x"))
+		return err != nil && errors.Is(err, context.DeadlineExceeded) && errors.Is(err, transport.ErrNotSent) && strings.Contains(err.Error(), "blocked publishing")
+	})
+	// No more may wait than there is room for.
+	ctx, cancel := context.WithCancel(t.Context())
+	var waiting sync.WaitGroup
+	for range amqpt.MaxWaiting {
+		waiting.Go(func() {
+			for ctx.Err() == nil { // the one below may have had the last place for a moment
+				_, _ = x.Exchange(ctx, message("x"))
+				time.Sleep(time.Millisecond)
+			}
+		})
+	}
+	var last error
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		_, last = x.Exchange(ctx, message("x"))
+		cancel()
+		var refusal *transport.Refusal
+		if errors.As(last, &refusal) && refusal.Status == 429 && errors.Is(last, transport.ErrNotSent) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%d wait, and the next is told %v", amqpt.MaxWaiting, last)
+		}
+	}
+	cancel()
+	waiting.Wait()
+	// One that waits is sent when the broker is well again, also over a new
+	// connection.
+	patient := make(chan error, 2)
+	go func() {
+		_, err := x.Exchange(t.Context(), message("x"))
+		patient <- err
+	}()
+	second := open(t, cfg, nil)
+	go func() {
+		_, err := second.Exchange(t.Context(), message("x"))
+		patient <- err
+	}()
+	select {
+	case err := <-patient:
+		t.Errorf("an exchange with a blocked broker: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	s.RabbitMQCtl(t, "set_vm_memory_high_watermark", "0.4")
+	for range 2 {
+		if err := within(t, "who waited is served", patient); err != nil {
+			t.Error(err)
+		}
+	}
+}
