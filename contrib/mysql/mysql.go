@@ -24,11 +24,12 @@
 // # What the server must be
 //
 // The primary: MySQL from 8.0 or MariaDB from 10.5, with InnoDB. All processes
-// use the same one. A server that only reads is an error when the store is opened, and later an error
-// of every method until the connections lead to one that writes, which they do
-// without a restart. In a Galera cluster all processes write to one server, or
-// wsrep_sync_wait is 7: otherwise a read may miss what another server has just
-// confirmed, and a call could run twice.
+// use the same one. A server that only reads is an error when the store is
+// opened, and later an error of every method that writes until the connections
+// lead to one that takes it, which they do without a restart. In a Galera
+// cluster all processes write to one server, or wsrep_sync_wait is 7: otherwise
+// a read may miss what another server has just confirmed, and a call could run
+// twice.
 //
 // What was stored outlives a crash of this program always, and one of the server
 // if innodb_flush_log_at_trx_commit is 1, as it is by default. A failover to a

@@ -28,8 +28,9 @@
 //
 // The primary, PostgreSQL from 12; all processes use the same one. A server that
 // only reads is an error when the store is opened, and later an error of every
-// method until the connections lead to one that writes, which they do without a
-// restart; a URL may name several hosts, of which the one that writes is taken.
+// method that writes until the connections lead to one that takes it, which they
+// do without a restart; a URL may name several hosts, of which the one that
+// writes is taken.
 // Behind a pooler that gives statements to any of its connections (PgBouncer in
 // transaction mode) set default_query_exec_mode=exec, or max_prepared_statements
 // there.
