@@ -19,7 +19,7 @@ func FuzzRecord(f *testing.F) {
 	f.Add("")
 	f.Add("\x01\x00\x00\x00\x00\x00\x00\x00\x00")
 	f.Fuzz(func(t *testing.T, s string) {
-		value, version, err := decode(s)
+		value, version, err := decode([]byte(s))
 		if err != nil {
 			if !errors.Is(err, session.ErrCorrupt) || version != 0 || value != nil {
 				t.Fatalf("decode(%q): %q, %d, %v", s, value, version, err)
@@ -28,6 +28,20 @@ func FuzzRecord(f *testing.F) {
 		}
 		if got := append(header(version), value...); !bytes.Equal(got, []byte(s)) {
 			t.Fatalf("decode(%q) and back: %q", s, got)
+		}
+	})
+}
+
+// FuzzReply: an answer that makes no sense is an error.
+func FuzzReply(f *testing.F) {
+	f.Add([]byte("-2 "))
+	f.Add([]byte("-1 \x01record"))
+	f.Add([]byte("3600000 \x01 with spaces"))
+	f.Add([]byte("1"))
+	f.Fuzz(func(t *testing.T, reply []byte) {
+		left, record, err := parseReply(reply)
+		if err == nil && (left < absent || len(record) >= len(reply)) || err != nil && record != nil {
+			t.Fatalf("parseReply(%q) = %d, %q, %v", reply, left, record, err)
 		}
 	})
 }

@@ -17,12 +17,16 @@ type once struct{ *redis.Cmd }
 // NoRetry is what the driver asks.
 func (once) NoRetry() bool { return true }
 
-// read runs a script that changes nothing. The driver may try again.
-func (s *Store) read(ctx context.Context, sc *script, key string) (any, error) {
-	return run(sc, key, nil, func(args []any) (any, error) {
-		cmd := redis.NewCmd(ctx, args...)
+// read runs a script that changes nothing and returns a string. The driver may
+// try again. The result is the caller's.
+func (s *Store) read(ctx context.Context, sc *script, key string) ([]byte, error) {
+	return run(sc, key, nil, func(args []any) ([]byte, error) {
+		cmd := redis.NewStringCmd(ctx, args...)
 		err := s.client.Process(ctx, cmd)
-		return cmd.Val(), err
+		if err != nil {
+			return nil, err
+		}
+		return cmd.Bytes()
 	})
 }
 
@@ -35,10 +39,10 @@ func (s *Store) writeScript(ctx context.Context, sc *script, key string, more ..
 
 // run runs a script by its name, and with its text where the server does not
 // know it, which it says before it does anything.
-func run(sc *script, key string, more []any, process func(args []any) (any, error)) (any, error) {
-	args := append([]any{"evalsha", sc.sha, 1, key}, more...)
+func run[T any](sc *script, key string, more []any, process func(args []any) (T, error)) (T, error) {
+	args := append(append(make([]any, 0, 4+len(more)), "evalsha", sc.sha, 1, key), more...)
 	reply, err := process(args)
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+	if err != nil && redis.HasErrorPrefix(err, "NOSCRIPT") {
 		args[0], args[1] = "eval", sc.text
 		reply, err = process(args)
 	}

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -40,8 +41,9 @@ func header(version uint64) []byte {
 	return binary.BigEndian.AppendUint64([]byte{recordFormat}, version)
 }
 
-// decode undoes encode. It may be given anything: others may write to the server.
-func decode(record string) (value []byte, version uint64, err error) {
+// decode undoes encode, and returns a part of record. It may be given anything:
+// others may write to the server.
+func decode(record []byte) (value []byte, version uint64, err error) {
 	switch {
 	case len(record) < headerLen:
 		return nil, 0, corrupt("it has %d bytes", len(record))
@@ -50,11 +52,11 @@ func decode(record string) (value []byte, version uint64, err error) {
 	case record[0] != recordFormat:
 		return nil, 0, corrupt("its format is %d", record[0])
 	}
-	version = binary.BigEndian.Uint64([]byte(record[1:headerLen]))
+	version = binary.BigEndian.Uint64(record[1:headerLen])
 	if version == 0 {
 		return nil, 0, corrupt("its version is 0")
 	}
-	return []byte(record[headerLen:]), version, nil
+	return record[headerLen:], version, nil
 }
 
 func corrupt(format string, args ...any) error {
@@ -83,7 +85,7 @@ func (s *Store) Get(ctx context.Context, key string) (session.Record, error) {
 	if err != nil {
 		return session.Record{}, s.failed(ctx, "get", err)
 	}
-	record, left, err := parseReply(reply)
+	left, record, err := parseReply(reply)
 	if err != nil {
 		return session.Record{}, s.failed(ctx, "get", err)
 	}
@@ -109,17 +111,12 @@ const (
 )
 
 // parseReply takes the answer of getScript apart.
-func parseReply(reply any) (record string, left int64, err error) {
-	parts, ok := reply.([]any)
-	if !ok || len(parts) != 2 {
-		return "", 0, errReply
+func parseReply(reply []byte) (left int64, record []byte, err error) {
+	number, record, ok := bytes.Cut(reply, []byte{' '})
+	if left, err = strconv.ParseInt(string(number), 10, 64); err != nil || !ok || left < absent {
+		return 0, nil, errReply
 	}
-	record, ok1 := parts[0].(string)
-	left, ok2 := parts[1].(int64)
-	if !ok1 || !ok2 || left < absent {
-		return "", 0, errReply
-	}
-	return record, left, nil
+	return left, record, nil
 }
 
 // Put implements [session.Provider].
@@ -142,11 +139,12 @@ func (s *Store) set(ctx context.Context, what, key string, value []byte, ttl tim
 		return 0, err
 	}
 	record, version := encode(value)
-	args := append([]any{"set", s.options.Prefix + key, record}, more...)
+	key = s.options.Prefix + key
+	args := append(append(make([]any, 0, 6), "set", key, record), more...)
 	if ttl != 0 {
 		args = append(args, "px", milliseconds(ttl))
 	}
-	reply, err := s.write(ctx, s.options.Prefix+key, args)
+	reply, err := s.write(ctx, key, args)
 	switch {
 	case errors.Is(err, redis.Nil):
 		return 0, nil
@@ -217,6 +215,7 @@ func (s *Store) Delete(ctx context.Context, key string) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	_, err := s.write(ctx, s.options.Prefix+key, []any{"del", s.options.Prefix + key})
+	key = s.options.Prefix + key
+	_, err := s.write(ctx, key, []any{"del", key})
 	return s.failed(ctx, "delete", err)
 }
