@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/json"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 
+	"github.com/owtp-go/owtp"
 	"github.com/owtp-go/owtp/contrib/nats"
 	"github.com/owtp-go/owtp/transport"
 	"github.com/owtp-go/owtp/transport/transporttest"
@@ -64,6 +67,22 @@ func BenchmarkExchange(b *testing.B) {
 			_, err := x.Exchange(ctx, transport.Message{Form: transport.Binary, Data: data})
 			return err
 		})
+	})
+}
+
+// BenchmarkCall is a call from node to node, open, over the same server.
+func BenchmarkCall(b *testing.B) {
+	p := installed(b)
+	host, client := nodes(b, p, "", owtp.ConnectConfig{})
+	// By its ID a node is asked for its signature; under another name it is not.
+	open := owtp.ConnectConfig{ConnectType: owtp.MQ, Address: p.url, Account: p.account, Password: p.password, WriteQueueName: "owtp.node." + host.NodeID()}
+	if err := client.Connect("host", open); err != nil {
+		b.Fatal(err)
+	}
+	payload := json.RawMessage(`"` + strings.Repeat("x", benchSize-2) + `"`)
+	callers(b, func(context.Context) error {
+		_, err := client.CallSync("host", "echo", payload)
+		return err
 	})
 }
 

@@ -5,6 +5,11 @@ import (
 	"sync"
 )
 
+// keptHands is how many goroutines with nothing to do stay for the next request.
+// A new one would first have to grow its stack to what a handler needs, which
+// costs as much as all else here.
+const keptHands = 64
+
 // A desk lets so many requests at one time to the handler and keeps the next
 // ones, up to a bound. It is safe for concurrent use.
 type desk struct {
@@ -13,52 +18,68 @@ type desk struct {
 	mu      sync.Mutex
 	running int
 	waiting []*request
+	hands   []chan *request // goroutines that wait for work, the last to come is the first to go
 	closed  bool
 	idle    chan struct{} // closed when nothing runs or waits; nil if nobody asks
 	freed   chan struct{} // closed when a hand is free; nil if nobody asks
+	ended   sync.WaitGroup
 }
 
 // take keeps a request, or reports that there is no room.
 func (d *desk) take(r *request) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	switch {
+	switch last := len(d.hands) - 1; {
 	case d.closed:
 		return false
-	case d.running < d.most:
-		d.running++
-		go d.run(r)
-		return true
-	case len(d.waiting) < d.room:
+	case d.running >= d.most:
+		if len(d.waiting) >= d.room {
+			return false
+		}
 		d.waiting = append(d.waiting, r)
 		return true
+	case last >= 0:
+		d.hands[last] <- r // has room for one
+		d.hands = d.hands[:last]
+	default:
+		d.ended.Go(func() { d.run(r) })
 	}
-	return false
+	d.running++
+	return true
 }
 
-// run serves one request, and then those that wait.
+// run serves one request, then those that wait, and then those that come.
 func (d *desk) run(r *request) {
-	for ; r != nil; r = d.next() {
+	more := make(chan *request, 1)
+	for r != nil {
 		r.serve()
 		r.release()
+		if r = d.next(more); r == nil {
+			r = <-more // nil from a closed channel
+		}
 	}
 }
 
-// next returns the request that waits longest, or nil, which ends the goroutine
-// that asks.
-func (d *desk) next() *request {
+// next returns the request that waits longest. If there is none, the next one, or
+// the end, comes through the channel.
+func (d *desk) next(more chan *request) *request {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.waiting) == 0 {
-		d.waiting = nil
-		d.running--
-		d.tell()
-		return nil
+	if len(d.waiting) > 0 {
+		r := d.waiting[0]
+		d.waiting[0] = nil
+		d.waiting = d.waiting[1:]
+		return r
 	}
-	r := d.waiting[0]
-	d.waiting[0] = nil
-	d.waiting = d.waiting[1:]
-	return r
+	d.waiting = nil
+	d.running--
+	d.tell()
+	if d.closed || len(d.hands) >= keptHands {
+		close(more)
+	} else {
+		d.hands = append(d.hands, more)
+	}
+	return nil
 }
 
 func (d *desk) tell() {
@@ -120,5 +141,9 @@ func (d *desk) close() []*request {
 	defer d.mu.Unlock()
 	waiting := d.waiting
 	d.waiting, d.closed = nil, true
+	for _, more := range d.hands {
+		close(more)
+	}
+	d.hands = nil
 	return waiting
 }

@@ -22,6 +22,11 @@ const (
 	lastPause  = 5 * time.Second
 )
 
+// waitingEach is how many requests wait here for each that is handled. Nobody
+// keeps them elsewhere, and who waits for the sixteenth handler in a row has
+// better been told to try another replica.
+const waitingEach = 16
+
 // endpoint implements [transport.Endpoint]. It is safe for concurrent use.
 type endpoint struct {
 	cfg     transport.Config
@@ -106,7 +111,7 @@ func (e *endpoint) check() (err error) {
 		return fmt.Errorf("owtp: serving over NATS needs MaxDeliveries, MaxQueueLength and MaxQueueTime above zero; they are %d, %d and %v",
 			e.cfg.MaxDeliveries, e.cfg.MaxQueueLength, e.cfg.MaxQueueTime)
 	}
-	e.desk.most, e.desk.room = e.cfg.MaxDeliveries, e.cfg.MaxQueueLength
+	e.desk.most, e.desk.room = e.cfg.MaxDeliveries, min(e.cfg.MaxQueueLength, waitingEach*e.cfg.MaxDeliveries)
 	return nil
 }
 
@@ -123,11 +128,12 @@ func (e *endpoint) keep(s *session) {
 		}
 		e.session.Store(nil)
 		e.learn(s)
+		server := s.server
 		e.cfg.Logger.Warn("owtp: the connection to the NATS server is lost", "server", e.addr.host, "error", s.nc.LastError())
 		s.end()
 		if s = e.redial(); s != nil {
 			e.resume(s)
-			s.begin(false)
+			s.begin(s.server == server) // one that was started again may have forgotten
 			if e.shut.Load() {
 				_ = s.drain(e.ctx) // Shutdown came while it was made
 			}
@@ -263,7 +269,7 @@ func (e *endpoint) Close() error {
 			r.drop()
 		}
 		e.stop()
-		_ = e.desk.wait(context.Background())
+		e.desk.ended.Wait()
 		e.cancel()
 		<-e.kept
 		e.hands.telling.Wait()

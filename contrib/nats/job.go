@@ -36,7 +36,7 @@ func (e *endpoint) delivered(s *session, m *natsgo.Msg) {
 		return
 	}
 	r := e.newRequest(s, m, e.queues.Shared)
-	r.job, r.message.Redelivered = j, j.count > 1
+	r.job, r.message.Redelivered = j, j.again
 	if reply := one(m.Header, headerReply); reply == "" {
 		r.message.OneWay = true
 	} else if queue, mark, ok := splitReply(reply); ok {

@@ -9,6 +9,8 @@ import (
 
 func TestMain(m *testing.M) {
 	switch {
+	case os.Getenv(killEnv) != "":
+		runReplica()
 	case os.Getenv(brokerEnv) != "":
 		runBroker()
 	default:

@@ -163,6 +163,7 @@ type job struct {
 	ack   string // subject for what becomes of it
 	doom  string // why it cannot be handled, ever
 	count uint64 // deliveries, this one included
+	again bool   // it may have been delivered before
 	sent  time.Time
 }
 
@@ -173,5 +174,6 @@ func (st *store) jobOf(m *natsgo.Msg) (*job, error) {
 	if err != nil || meta.Stream != st.stream || meta.Consumer != consumerName {
 		return nil, fmt.Errorf("owtp: a message of the stream %s does not come from its consumer", st.stream)
 	}
-	return &job{ack: m.Reply, count: meta.NumDelivered, sent: meta.Timestamp}, nil
+	again := meta.NumDelivered > 1 || meta.Sequence.Stream <= st.horizon.Load()
+	return &job{ack: m.Reply, count: meta.NumDelivered, again: again, sent: meta.Timestamp}, nil
 }

@@ -29,12 +29,13 @@ const (
 // mended: the endpoint makes a new one. The client's own way of reconnecting holds its lock while it
 // dials, and sends afterwards what nobody waits for any more.
 type session struct {
-	nc    *natsgo.Conn
-	pipe  *pipe
-	gone  chan struct{}          // closed when the connection has ended
-	local string                 // address of the socket
-	most  int64                  // octets of a message with its headers
-	jobs  []*natsgo.Subscription // those that requests come from
+	nc     *natsgo.Conn
+	pipe   *pipe
+	gone   chan struct{}          // closed when the connection has ended
+	local  string                 // address of the socket
+	server string                 // its identity, another one each time it is started
+	most   int64                  // octets of a message with its headers
+	jobs   []*natsgo.Subscription // those that requests come from
 
 	js     jetstream.JetStream
 	asking atomic.Pointer[context.CancelCauseFunc] // ends what waits for the server's API
@@ -74,6 +75,7 @@ func (e *endpoint) connect(ctx context.Context) (*session, error) {
 		return nil, fmt.Errorf("owtp: connecting to the NATS server %s: %w", e.addr.host, d.explain(err))
 	}
 	s.pipe = d.last()
+	s.server = s.nc.ConnectedServerId()
 	s.local, s.most = s.pipe.LocalAddr().String(), s.nc.MaxPayload()
 	if s.js, err = jetstream.New(s.nc); err == nil {
 		err = e.subscribe(ctx, s)
@@ -92,7 +94,7 @@ func (e *endpoint) options(s *session, d *dialer) (natsgo.Options, error) {
 	o.NoRandomize = true
 	o.AllowReconnect = false
 	o.Name = "owtp " + e.cfg.Name
-	o.Timeout = e.cfg.HandshakeTimeout
+	o.Timeout = e.cfg.HandshakeTimeout + time.Second // ctx ends first, and says so
 	o.PingInterval, o.MaxPingsOut = pingInterval, pingsLost
 	o.FlusherTimeout = 0 // the pipe has its own
 	o.CustomDialer = d

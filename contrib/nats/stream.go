@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -25,15 +27,17 @@ const (
 	deadAge      = 7 * 24 * time.Hour
 )
 
-// streamName is the stream of a shared queue. Names of streams may have less in
-// them than names of queues.
+// streamName is the stream of a shared queue. A name of a stream has no dots.
 func streamName(prefix, queue string) string {
 	b := []byte(prefix)
 	for _, c := range []byte(queue) {
-		if c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c == '-' {
+		switch {
+		case c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z' || c == '-':
 			b = append(b, c)
-		} else {
-			b = fmt.Appendf(b, "_%02x", c)
+		case c == '.':
+			b = append(b, '_')
+		default:
+			b = fmt.Appendf(b, "=%02x", c)
 		}
 	}
 	return string(b)
@@ -45,6 +49,12 @@ type store struct {
 	deadSubject, deadStream string
 	maxMessages             int
 	maxAge                  time.Duration
+
+	// Up to this sequence number messages may have been delivered before, whatever
+	// the server says: one that has crashed or lost its power has forgotten the
+	// last of what it had handed out, and hands it out again without a mark.
+	// Nobody can know that of a server that was there before this connection.
+	horizon atomic.Uint64
 }
 
 func (e *endpoint) newStore() *store {
@@ -90,35 +100,37 @@ func (st *store) ensure(ctx context.Context, s *session) error {
 	defer cancel(nil)
 	s.asking.Store(&cancel)
 	defer s.asking.Store(nil)
-	err := st.make(ctx, s.js)
+	last, err := st.make(ctx, s.js)
 	if err != nil && ctx.Err() != nil && context.Cause(ctx) != nil {
 		err = context.Cause(ctx) // no permission: the server does not answer the request
 	}
 	switch {
 	case err == nil:
+		st.horizon.Store(last)
 		return nil
-	case errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
+	case errors.Is(err, natsgo.ErrNoResponders), errors.Is(err, jetstream.ErrJetStreamNotEnabled), errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount):
 		return fmt.Errorf("owtp: the NATS server keeps no streams for this account (JetStream is off), and the address says durable=true: %w", err)
 	}
 	return fmt.Errorf("owtp: the stream %s for the queue %s: %w", st.stream, st.queue, err)
 }
 
-func (st *store) make(ctx context.Context, js jetstream.JetStream) error {
+// make returns the sequence number of the last message that was there before.
+func (st *store) make(ctx context.Context, js jetstream.JetStream) (last uint64, err error) {
 	if _, err := ensureStream(ctx, js, st.dead()); err != nil {
-		return err
+		return 0, err
 	}
 	stream, err := ensureStream(ctx, js, st.requests())
 	if err != nil {
-		return err
+		return 0, err
 	}
 	c, err := stream.Consumer(ctx, consumerName)
 	if errors.Is(err, jetstream.ErrConsumerNotFound) {
 		c, err = stream.CreateConsumer(ctx, st.consumer())
 	}
 	if err != nil {
-		return fmt.Errorf("its consumer: %w", err)
+		return 0, fmt.Errorf("its consumer: %w", err)
 	}
-	return agreeConsumer(c.CachedInfo().Config, st.consumer())
+	return stream.CachedInfo().State.LastSeq, agreeConsumer(c.CachedInfo().Config, st.consumer())
 }
 
 // ensureStream looks before it makes: an account that may not make streams can

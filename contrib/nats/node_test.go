@@ -1,0 +1,25 @@
+package nats_test
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/owtp-go/owtp"
+)
+
+// nodes are a host that serves "echo" over NATS and a client that has connected
+// to it by its node ID.
+func nodes(t testing.TB, p place, options string, mode owtp.ConnectConfig) (host, client *owtp.OWTPNode) {
+	t.Helper()
+	host, client = owtp.RandomOWTPNode(), owtp.RandomOWTPNode()
+	t.Cleanup(func() { client.Close(); host.Close() })
+	host.HandleFunc("echo", func(ctx *owtp.Context) { ctx.Response(json.RawMessage(ctx.Data()), owtp.StatusSuccess, "success") })
+	mode.ConnectType, mode.Address, mode.Account, mode.Password = owtp.MQ, p.url+options, p.account, p.password
+	if err := host.Listen(mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Connect(host.NodeID(), mode); err != nil {
+		t.Fatal(err)
+	}
+	return host, client
+}
