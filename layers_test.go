@@ -41,9 +41,11 @@ var layers = map[string][]string{
 	"": {"identity", "internal/atrest", "internal/wire", "internal/loglimit", "transport", "session", "internal/secure", "internal/httpt", "internal/wst", "internal/memt", "internal/amqpt", "session/memory"},
 }
 
-// isContrib: adapters to third-party systems, in a module of their own. They see
-// public packages, and register themselves when they are imported.
-func isContrib(dir string) bool { return dir == "contrib" || strings.HasPrefix(dir, "contrib/") }
+// isContrib: adapters to other people's systems and stores, in modules of their
+// own. They see public packages, and register themselves when they are imported.
+func isContrib(dir string) bool {
+	return dir == "contrib" || strings.HasPrefix(dir, "contrib/") || dir == "session/file"
+}
 
 // programs stand on top; nobody imports them, and they see public packages.
 func isProgram(dir string) bool {
