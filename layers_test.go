@@ -41,8 +41,9 @@ var layers = map[string][]string{
 	"": {"identity", "internal/atrest", "internal/wire", "internal/loglimit", "transport", "session", "internal/secure", "internal/httpt", "internal/wst", "internal/memt", "internal/amqpt", "session/memory"},
 }
 
-// isContrib: adapters to other people's systems and stores, in modules of their
-// own. They see public packages, and register themselves when they are imported.
+// isContrib: what registers itself when it is imported, and sees public packages
+// only: adapters to other people's systems, in a module of their own, and the
+// store in a file, which brings a database along.
 func isContrib(dir string) bool {
 	return dir == "contrib" || strings.HasPrefix(dir, "contrib/") || dir == "session/file"
 }
