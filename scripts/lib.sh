@@ -141,7 +141,7 @@ said() {
 # what is no event at all.
 said_of_packages() {
 	local line
-	grep -v '"Test":"' | while IFS= read -r line; do
+	grep -v -e '"Test":"' -e '"Output":"PASS.n"' | while IFS= read -r line; do
 		if [[ $line == '{"'* ]]; then said <<<"$line"; else printf '%s\n' "$line"; fi
 	done
 }
