@@ -226,6 +226,19 @@ func (n *OWTPNode) Taken() (records, replies, waiters, requests, octets int) {
 	return records, replies, n.Waiting(), requests, octets
 }
 
+// SetMaxAgreed makes the bound of agreed sessions small, and Agreed counts them.
+func (n *OWTPNode) SetMaxAgreed(most int) {
+	n.state.mu.Lock()
+	defer n.state.mu.Unlock()
+	n.state.maxAgreed = most
+}
+
+func (n *OWTPNode) Agreed() int {
+	n.state.mu.Lock()
+	defer n.state.mu.Unlock()
+	return n.state.agreed
+}
+
 // Named reports whether a peer has a share of the named ones.
 func (n *OWTPNode) Named(peerID string) bool { return n.named.has(peerID) }
 

@@ -3,6 +3,8 @@ package owtp
 import (
 	"context"
 	"slices"
+
+	"github.com/owtp-go/owtp/identity"
 )
 
 // What a process holds of agreed sessions, beside what its store says: bounded,
@@ -107,8 +109,34 @@ func (st *state) count(h *heldSession) (over []string) {
 		over = slices.Clone(mine[:len(mine)-st.maxSessions])
 		mine = mine[len(mine)-st.maxSessions:]
 	}
+	st.agreed += len(mine) - len(st.byPeer[peer])
 	st.byPeer[peer] = mine
+	if st.agreed > st.maxAgreed {
+		over = append(over, st.crowdedOut(peer)...)
+	}
 	return over
+}
+
+// maxAgreed is the most agreed sessions that are held: about 2 KiB each.
+const maxAgreed = 1 << 16
+
+// crowdedOut returns a session that must go because there are too many, with the
+// lock held: the oldest of another peer that is not named. Its caller agrees
+// anew, and a flood pushes out itself mostly.
+func (st *state) crowdedOut(newest identity.ID) []string {
+	for peer, ids := range st.byPeer { // the order is random
+		if peer == newest || st.named.has(peer.String()) {
+			continue
+		}
+		st.agreed--
+		if len(ids) == 1 {
+			delete(st.byPeer, peer)
+		} else {
+			st.byPeer[peer] = slices.Clone(ids[1:])
+		}
+		return ids[:1]
+	}
+	return nil
 }
 
 func (st *state) dropHeld(id []byte) {
@@ -140,5 +168,9 @@ func (st *state) sweep() {
 		} else {
 			st.byPeer[peer] = ids
 		}
+	}
+	st.agreed = 0
+	for _, ids := range st.byPeer {
+		st.agreed += len(ids)
 	}
 }

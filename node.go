@@ -104,7 +104,7 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 	}
 	err := n.giveKeys(n.peerstore)
 	if err == nil {
-		n.state, err = newState(&n.cfg, rand, now)
+		n.state, err = newState(&n.cfg, names, rand, now)
 	}
 	if err != nil {
 		n.closeOwnStore()
@@ -181,7 +181,7 @@ func (n *OWTPNode) SetPeerstore(p Peerstore) error {
 	if n.cfg.Store == nil {
 		cfg := n.cfg
 		cfg.Peerstore = p
-		st, err := newState(&cfg, n.local.Rand, n.now)
+		st, err := newState(&cfg, n.named, n.local.Rand, n.now)
 		if err != nil {
 			return err
 		}

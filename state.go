@@ -29,7 +29,9 @@ type state struct {
 	own    identity.ID
 	base   string // prefix of all keys
 
+	named       *named
 	maxSessions int // of one peer
+	maxAgreed   int // of all
 	// callRoom is how many call records there are at most at one time, with
 	// further attempts, so that the rest of the state has room beside them.
 	callRoom int
@@ -40,6 +42,7 @@ type state struct {
 	sessions  map[string]*heldSession  // by session ID
 	halfOpen  map[string]struct{}      // of these, the ones whose initiator is not proved
 	byPeer    map[identity.ID][]string // of these, the others
+	agreed    int                      // how many byPeer has
 	questions map[string]*question     // to the store, by session ID
 }
 
@@ -68,13 +71,13 @@ const (
 	cacheAge = 2 * time.Second
 )
 
-func newState(cfg *NodeConfig, rand io.Reader, now func() time.Time) (*state, error) {
+func newState(cfg *NodeConfig, names *named, rand io.Reader, now func() time.Time) (*state, error) {
 	vault, err := secure.NewVault(cfg.StoreKey, cfg.PreviousStoreKey, cfg.Cert.key.ID())
 	if err != nil {
 		return nil, err
 	}
 	st := &state{
-		store: cfg.Store, vault: vault, rand: rand, now: now, own: cfg.Cert.key.ID(), maxSessions: cfg.Limits.MaxSessions, callRoom: givenCallRoom,
+		store: cfg.Store, vault: vault, rand: rand, now: now, own: cfg.Cert.key.ID(), named: names, maxSessions: cfg.Limits.MaxSessions, maxAgreed: maxAgreed, callRoom: givenCallRoom,
 		base: session.NodePrefix + cfg.Cert.ID() + "/", sessions: make(map[string]*heldSession), halfOpen: make(map[string]struct{}), byPeer: make(map[identity.ID][]string),
 		questions: make(map[string]*question),
 	}
