@@ -20,6 +20,9 @@
 // exist and be a direct or topic exchange. An exchange that copies (fanout) gives
 // everybody everybody's messages, which are then dropped.
 //
+// RabbitMQ closes a channel that owes an acknowledgement for consumer_timeout, by
+// default half an hour: it must be longer than handlers take.
+//
 // # Permissions
 //
 // RabbitMQ's least for a node named NAME that listens on QUEUE, as regular

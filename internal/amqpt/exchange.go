@@ -104,13 +104,24 @@ func (e *endpoint) exchange(ctx context.Context, m transport.Message) (transport
 	if err := e.unsendable(m); err != nil {
 		return transport.Message{}, err
 	}
-	p, c, err := e.both(ctx, m.OneWay)
+	p, err := e.out.get(ctx, e.ctx.Done(), e.cfg.HandshakeTimeout)
 	if err != nil {
 		return transport.Message{}, err
 	}
+	if err := p.admit(ctx, e.ctx.Done()); err != nil {
+		return transport.Message{}, err
+	}
+	// The session that the answer comes in on is chosen last: the others may
+	// have been waited for, and publishing on one that has ended sends nothing.
+	var c *consumer
+	if !m.OneWay {
+		if c, err = e.in.get(ctx, e.ctx.Done(), e.cfg.HandshakeTimeout); err != nil {
+			return transport.Message{}, err
+		}
+	}
 	one := e.calls.begin()
 	defer e.calls.forget(one)
-	out, err := p.publish(ctx, &p.requests, m.To, e.request(ctx, one, m))
+	out, err := p.publish(&p.requests, m.To, e.request(ctx, one, m))
 	if err != nil {
 		return transport.Message{}, err
 	}
@@ -119,17 +130,6 @@ func (e *endpoint) exchange(ctx context.Context, m transport.Message) (transport
 		return transport.Message{}, e.confirmed(ctx, out, one)
 	}
 	return e.await(ctx, out, c, one)
-}
-
-// both returns a session to publish on, and one that the answer can come in on.
-func (e *endpoint) both(ctx context.Context, oneWay bool) (p *publisher, c *consumer, err error) {
-	if !oneWay {
-		if c, err = e.in.get(ctx, e.cfg.HandshakeTimeout); err != nil {
-			return nil, nil, err
-		}
-	}
-	p, err = e.out.get(ctx, e.cfg.HandshakeTimeout)
-	return p, c, err
 }
 
 func (e *endpoint) request(ctx context.Context, one *call, m transport.Message) amqp.Publishing {

@@ -1,6 +1,10 @@
 package amqpt
 
-import "time"
+import (
+	"time"
+
+	"github.com/owtp-go/owtp/transport"
+)
 
 // NewWithHeartbeat makes a silent broker known sooner.
 func NewWithHeartbeat(d time.Duration) *Transport { return &Transport{heartbeat: d} }
@@ -21,4 +25,10 @@ func Lanes(e any) [2]any {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return [2]any{p.requests, p.answers}
+}
+
+// ParseAddress reads an address and writes it again.
+func ParseAddress(text string) (host, vhost, again string, err error) {
+	a, err := parseAddress(transport.Config{Address: text})
+	return a.host, a.vhost, a.String(), err
 }

@@ -286,6 +286,19 @@ func testBlocked(t *testing.T, s *servers.Server, cfg transport.Config) {
 		t.Errorf("an exchange with a blocked broker: %v", err)
 	case <-time.After(100 * time.Millisecond):
 	}
+	third := open(t, cfg, nil)
+	closed := make(chan error, 1)
+	go func() {
+		_, err := third.Exchange(context.Background(), message("x"))
+		closed <- err
+	}()
+	time.Sleep(100 * time.Millisecond)
+	if err := third.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := within(t, "Exchange ends with Close", closed); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("got error %v, want net.ErrClosed", err)
+	}
 	s.RabbitMQCtl(t, "set_vm_memory_high_watermark", "0.4")
 	for range 2 {
 		if err := within(t, "who waited is served", patient); err != nil {

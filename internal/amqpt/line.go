@@ -151,8 +151,8 @@ func (l *line[T]) now() (s T, ok bool) {
 }
 
 // get returns the session, and waits while it is being restored: until ctx ends
-// and for patience at most. Errors satisfy ErrNotSent.
-func (l *line[T]) get(ctx context.Context, patience time.Duration) (T, error) {
+// or closing is closed, and for patience at most. Errors satisfy ErrNotSent.
+func (l *line[T]) get(ctx context.Context, closing <-chan struct{}, patience time.Duration) (T, error) {
 	s, ok := l.now()
 	if ok {
 		return s, nil
@@ -176,6 +176,8 @@ func (l *line[T]) get(ctx context.Context, patience time.Duration) (T, error) {
 		}
 		select {
 		case <-changed:
+		case <-closing:
+			return s, transport.NotSent(net.ErrClosed)
 		case <-timer.C:
 			return s, transport.NotSent(fmt.Errorf("owtp: no connection to the broker: %w", trouble))
 		case <-ctx.Done():

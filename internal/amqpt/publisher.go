@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net"
 	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -87,18 +88,28 @@ func (p *publisher) watchBlocking(blocking <-chan amqp.Blocking) {
 	var first sync.Once
 	for b := range blocking {
 		first.Do(func() { close(p.stopped) })
-		p.mu.Lock()
-		switch {
-		case b.Active && p.blocked == nil:
-			p.blocked, p.reason = make(chan struct{}), oneLine(b.Reason)
-			p.e.log.Warn("owtp: the broker has blocked publishing", "broker", p.e.at.String(), "reason", p.reason)
-		case !b.Active && p.blocked != nil:
-			close(p.blocked)
-			p.blocked = nil
+		switch changed, reason := p.setBlocked(b); {
+		case changed && b.Active:
+			p.e.log.Warn("owtp: the broker has blocked publishing", "broker", p.e.at.String(), "reason", reason)
+		case changed:
 			p.e.log.Info("owtp: the broker takes messages again", "broker", p.e.at.String())
 		}
-		p.mu.Unlock()
 	}
+}
+
+func (p *publisher) setBlocked(b amqp.Blocking) (changed bool, reason string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if b.Active == (p.blocked != nil) {
+		return false, ""
+	}
+	if b.Active {
+		p.blocked, p.reason = make(chan struct{}), oneLine(b.Reason)
+	} else {
+		close(p.blocked)
+		p.blocked = nil
+	}
+	return true, p.reason
 }
 
 func (p *publisher) blocking() (until <-chan struct{}, reason string) {
@@ -107,9 +118,9 @@ func (p *publisher) blocking() (until <-chan struct{}, reason string) {
 	return p.blocked, p.reason
 }
 
-// admit waits until the broker takes messages and the socket has room. Errors
-// satisfy ErrNotSent.
-func (p *publisher) admit(ctx context.Context) error {
+// admit waits until the broker takes messages and the socket has room, or closing
+// is closed. Errors satisfy ErrNotSent.
+func (p *publisher) admit(ctx context.Context, closing <-chan struct{}) error {
 	for {
 		until, reason := p.blocking()
 		if until != nil {
@@ -119,13 +130,13 @@ func (p *publisher) admit(ctx context.Context) error {
 		} else {
 			return nil
 		}
-		if err := p.wait(ctx, until, reason); err != nil {
+		if err := p.wait(ctx, closing, until, reason); err != nil {
 			return err
 		}
 	}
 }
 
-func (p *publisher) wait(ctx context.Context, until <-chan struct{}, reason string) error {
+func (p *publisher) wait(ctx context.Context, closing, until <-chan struct{}, reason string) error {
 	leave, err := p.e.waiting.enter()
 	if err != nil {
 		return err
@@ -136,8 +147,8 @@ func (p *publisher) wait(ctx context.Context, until <-chan struct{}, reason stri
 		return nil
 	case <-p.ended:
 		return transport.NotSent(p.lost("not published"))
-	case <-p.e.ctx.Done():
-		return nil // what is to end says so itself
+	case <-closing:
+		return transport.NotSent(net.ErrClosed)
 	case <-ctx.Done():
 		return transport.NotSent(fmt.Errorf("owtp: %s: %w", reason, context.Cause(ctx)))
 	}

@@ -1,7 +1,6 @@
 package amqpt
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -20,12 +19,9 @@ type sending struct {
 	queue string
 }
 
-// publish gives a message to the socket when the broker takes messages. Errors
+// publish gives a message to the socket; admit has let it in before. Errors
 // satisfy ErrNotSent.
-func (p *publisher) publish(ctx context.Context, of **lane, queue string, m amqp.Publishing) (sending, error) {
-	if err := p.admit(ctx); err != nil {
-		return sending{}, err
-	}
+func (p *publisher) publish(of **lane, queue string, m amqp.Publishing) (sending, error) {
 	l := p.enter(of)
 	confirmation, err := l.PublishWithDeferredConfirm(p.e.cfg.Exchange, queue, true, false, m)
 	if err != nil {

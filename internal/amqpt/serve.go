@@ -65,7 +65,11 @@ func (e *endpoint) answer(d amqp.Delivery, m transport.Message) {
 	if to == "" && isReplyQueue(d.ReplyTo) {
 		to = d.ReplyTo
 	}
-	if to != "" {
+	switch {
+	case len(to) > maxName:
+		// The library would end the connection for it.
+		e.log.Warn("owtp: an answer was dropped, since no queue's name is so long", "bytes", len(to))
+	case to != "":
 		err := e.deliver(to, d, m.Expires, amqp.Publishing{ContentType: contentType(m.Form), Body: m.Data})
 		if err != nil {
 			e.log.Warn("owtp: an answer could not be published; its request goes back to the queue", "queue", to, "error", err)
@@ -113,11 +117,14 @@ func (e *endpoint) deliver(to string, d amqp.Delivery, expires time.Duration, m 
 const deliverAttempts = 3
 
 func (e *endpoint) deliverOnce(to string, m amqp.Publishing, late <-chan time.Time) error {
-	p, err := e.out.get(e.answering, e.cfg.HandshakeTimeout)
+	p, err := e.out.get(e.answering, nil, e.cfg.HandshakeTimeout)
 	if err != nil {
 		return err
 	}
-	out, err := p.publish(e.answering, &p.answers, to, m)
+	var out sending
+	if err = p.admit(e.answering, nil); err == nil {
+		out, err = p.publish(&p.answers, to, m)
+	}
 	if err != nil {
 		select {
 		case <-p.done():

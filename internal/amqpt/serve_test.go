@@ -134,6 +134,26 @@ func TestAnswerTo(t *testing.T) {
 	soon(t, "the request is acknowledged", func() bool { return length(t, ch, cfg.ReadQueueName) == 0 })
 }
 
+// TestAnswerToNoQueue: a name that AMQP cannot carry costs no connection.
+func TestAnswerToNoQueue(t *testing.T) {
+	s := servers.RabbitMQ(t)
+	cfg := place(t, s)
+	l := open(t, cfg, handle(func(_ context.Context, m transport.Message) (transport.Message, error) {
+		if m.ReplyTo == "" {
+			return transport.Message{Form: transport.Binary, Data: m.Data, To: strings.Repeat("x", 256)}, nil
+		}
+		return transporttest.Answer(m), nil
+	}))
+	before := amqpt.Lanes(l)
+	ch := raw(t, s)
+	send(t, ch, cfg.ReadQueueName, amqp.Publishing{ContentType: "application/owtp", Body: []byte("x")})
+	soon(t, "the request is acknowledged", func() bool { return length(t, ch, cfg.ReadQueueName) == 0 })
+	ask(t, open(t, cfg, nil), "x")
+	if amqpt.Lanes(l) != before {
+		t.Error("the connection was lost")
+	}
+}
+
 // TestCallerGone: an answer that nobody takes any more does not bring its
 // request back, and an answer to it cannot end a call of the server's own.
 func TestCallerGone(t *testing.T) {
