@@ -11,8 +11,8 @@ import (
 
 // What becomes of a claim. A store that is away when a call ends must not turn
 // an outcome that this process knows into one that nobody knows: what cannot be
-// written is tried again until the record's time is over, and the lease is
-// renewed as long as that.
+// written is tried again until the record's time is over or the node closes, and
+// the lease is renewed as long as that.
 
 const (
 	// storePatience bounds what is written for others than the one who waits.
