@@ -31,6 +31,7 @@ type shared struct {
 	mu     sync.Mutex
 	paused chan struct{} // closed when it goes on; nil while it runs
 	before func(op, key string)
+	never  func(op, key string) bool // the operation is not carried out, and nobody says so
 	lose   func(op, key string) bool // the operation is carried out and its answer lost
 	late   func(op, key string) bool // the same, but long after that
 }
@@ -63,10 +64,13 @@ func (s *shared) hook(before func(op, key string), lose func(op, key string) boo
 
 func (s *shared) begin(ctx context.Context, op, key string) error {
 	s.mu.Lock()
-	paused, before := s.paused, s.before
+	paused, before, never := s.paused, s.before, s.never
 	s.mu.Unlock()
 	if before != nil {
 		before(op, key)
+	}
+	if never != nil && never(op, key) {
+		<-ctx.Done()
 	}
 	if paused == nil {
 		return ctx.Err()
