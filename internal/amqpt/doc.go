@@ -12,7 +12,7 @@
 //     and what expired: the newest deadLength messages for deadTime. Nobody
 //     consumes it; operators look into it, and its x-death headers say why.
 //   - OwnQueuePrefix+Name+"."+random is for requests to this very endpoint, and
-//     ReplyQueuePrefix+Name+"."+random for answers: exclusive, gone with the
+//     ReplyQueuePrefix and the same rest for answers: exclusive, gone with the
 //     connection, declared again with the same name when it is restored.
 //
 // They lie on the default exchange. With Config.Exchange they are bound to that

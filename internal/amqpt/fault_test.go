@@ -133,6 +133,31 @@ func TestCut(t *testing.T) {
 	l.end(t)
 }
 
+// TestCutAfterShutdown: a connection that is restored consumes no requests any
+// more, and takes answers still.
+func TestCutAfterShutdown(t *testing.T) {
+	s := servers.RabbitMQ(t)
+	cfg := place(t, s)
+	r := newRelay(t, s.Addr)
+	server := cfg
+	server.Address = "amqp://" + r.addr()
+	e := open(t, server, handle(func(context.Context, transport.Message) (transport.Message, error) { return message("shut down"), nil }))
+	if err := e.Shutdown(t.Context()); err != nil {
+		t.Error(err)
+	}
+	r.cut()
+	open(t, cfg, transporttest.Echo())
+	soon(t, "it calls again", func() bool {
+		m, err := e.Exchange(t.Context(), message("x"))
+		return err == nil && string(m.Data) == "x"
+	})
+	for range 4 {
+		if m := ask(t, e, "x"); string(m.Data) != "x" {
+			t.Errorf("the answer is %q", m.Data)
+		}
+	}
+}
+
 // TestDeletedQueue: a consumer whose queue an operator deletes makes it again.
 func TestDeletedQueue(t *testing.T) {
 	s := servers.RabbitMQ(t)
@@ -190,6 +215,7 @@ func TestStalled(t *testing.T) {
 func TestBroker(t *testing.T) {
 	s := servers.NewRabbitMQ(t)
 	cfg := config(s, "owtp.test.broker")
+	cfg.Logger = watched(t, cfg.Password)
 	tr := amqpt.NewWithHeartbeat(2 * time.Second)
 	var l load
 	openWith(t, tr, cfg, l.handler())

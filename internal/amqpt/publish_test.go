@@ -66,7 +66,8 @@ func TestQueues(t *testing.T) {
 	x := open(t, cfg, nil)
 	for _, e := range []transport.Endpoint{a, b} {
 		q := e.Queues()
-		if q.Shared != cfg.ReadQueueName || !strings.HasPrefix(q.Own, transport.OwnQueuePrefix+"test.") || !strings.HasPrefix(q.Reply, transport.ReplyQueuePrefix+"test.") {
+		if q.Shared != cfg.ReadQueueName || !strings.HasPrefix(q.Own, transport.OwnQueuePrefix+"test.") ||
+			strings.TrimPrefix(q.Own, transport.OwnQueuePrefix) != strings.TrimPrefix(q.Reply, transport.ReplyQueuePrefix) {
 			t.Errorf("got queues %+v", q)
 		}
 		m, err := x.Exchange(t.Context(), transport.Message{Form: transport.Binary, Data: []byte("x"), To: q.Own})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/url"
 	"strings"
@@ -51,7 +52,26 @@ func place(t testing.TB, s *servers.Server) transport.Config {
 	ch := raw(t, s)
 	remove(t, ch, queue, queue+".dead")
 	t.Cleanup(func() { remove(t, raw(t, s), queue, queue+".dead") })
-	return config(s, queue)
+	cfg := config(s, queue)
+	cfg.Logger = watched(t, cfg.Password)
+	return cfg
+}
+
+// watched is a log in which a secret must not stand.
+func watched(t testing.TB, secret string) *slog.Logger {
+	return slog.New(slog.NewTextHandler(watch{t, secret}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+type watch struct {
+	t      testing.TB
+	secret string
+}
+
+func (w watch) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), w.secret) {
+		w.t.Error("the log contains the password")
+	}
+	return len(p), nil
 }
 
 // raw connects without the transport.
