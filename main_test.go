@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/owtp-go/owtp/transport/transporttest"
+	"github.com/owtp-go/owtp/internal/servers"
 )
 
 func TestMain(m *testing.M) {
@@ -15,5 +15,5 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(transporttest.RunMain(m))
+	os.Exit(servers.RunMain(m))
 }
