@@ -58,6 +58,7 @@ func TestCallAnswersEveryFailureOnce(t *testing.T) {
 		for _, w := range someWays() {
 			t.Run(c.name+"/"+w.String(), func(t *testing.T) {
 				t.Parallel()
+				c := c
 				if w.connect == owtp.MQ && c.name == "the peer dies" {
 					// A queue does not tell; the call waits for its deadline.
 					c.setups = []setup{func(_, c *owtp.NodeConfig) { c.TimeoutSEC = 2 }}
