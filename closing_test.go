@@ -59,8 +59,6 @@ func TestCloseWhileEverything(t *testing.T) {
 						switch {
 						case errors.Is(err, net.ErrClosed):
 							return
-						case owtp.StatusOf(err) == owtp.ErrTooManyRequests: // Close is slower today than eight connections
-							time.Sleep(time.Millisecond)
 						case err != nil:
 							t.Errorf("%s: %v", what, err)
 							return

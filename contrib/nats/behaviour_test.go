@@ -14,6 +14,7 @@ import (
 
 	natsgo "github.com/nats-io/nats.go"
 
+	"github.com/owtp-go/owtp/contrib/internal/brokertest"
 	"github.com/owtp-go/owtp/contrib/nats"
 	"github.com/owtp-go/owtp/contrib/nats/broker"
 	"github.com/owtp-go/owtp/transport"
@@ -241,7 +242,7 @@ func TestOneWay(t *testing.T) {
 // limit and both sizes, on either way.
 func TestPayloadLimit(t *testing.T) {
 	const limit = 64 << 10
-	_, p := newBroker(t, broker.Options{MaxPayload: limit})
+	p := placeAt(brokertest.New(t, broker.Options{MaxPayload: limit}))
 	cfg := p.config()
 	listen(t, cfg, func(context.Context, transport.Remote, transport.Message) (transport.Message, error) {
 		return message(strings.Repeat("x", limit)), nil

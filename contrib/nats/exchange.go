@@ -122,7 +122,7 @@ func (e *endpoint) prepare(ctx context.Context, to string, m transport.Message) 
 	if err := s.fits(len(m.Data)); err != nil {
 		return nil, err
 	}
-	return s, s.pipe.room(ctx)
+	return s, s.pipe.Room(ctx)
 }
 
 // expires is how long the sender of a message waits.

@@ -11,11 +11,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/owtp-go/owtp/contrib/internal/brokertest"
 	"github.com/owtp-go/owtp/contrib/nats"
 	"github.com/owtp-go/owtp/contrib/nats/broker"
 	"github.com/owtp-go/owtp/internal/servers"
 	"github.com/owtp-go/owtp/transport"
 )
+
+// A machine is a server that a test may pause, kill, stop and start again.
+type machine interface {
+	Pause(testing.TB)
+	Resume(testing.TB)
+	Kill(testing.TB)
+	Stop(testing.TB)
+	Start(testing.TB)
+}
 
 // machines are the servers that a test may break: Debian's and the newest.
 func machines(t *testing.T, test func(t *testing.T, m machine, p place)) {
@@ -26,8 +36,8 @@ func machines(t *testing.T, test func(t *testing.T, m machine, p place)) {
 	})
 	t.Run("Embedded", func(t *testing.T) {
 		t.Parallel()
-		b, p := newBroker(t, broker.Options{})
-		test(t, b, p)
+		b := brokertest.New(t, broker.Options{})
+		test(t, b, placeAt(b))
 	})
 }
 

@@ -149,7 +149,7 @@ func (h *hands) tell(e *endpoint) {
 		if acks == nil {
 			return
 		}
-		if s := e.session.Load(); s != nil && s.pipe.hasRoom() {
+		if s := e.session.Load(); s != nil && s.pipe.HasRoom() {
 			for _, ack := range acks {
 				_ = s.nc.Publish(ack, []byte("+WPI"))
 			}

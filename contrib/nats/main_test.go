@@ -4,16 +4,14 @@ import (
 	"os"
 	"testing"
 
+	"github.com/owtp-go/owtp/contrib/internal/brokertest"
 	"github.com/owtp-go/owtp/internal/servers"
 )
 
 func TestMain(m *testing.M) {
-	switch {
-	case os.Getenv(killEnv) != "":
+	brokertest.Main()
+	if os.Getenv(killEnv) != "" {
 		runReplica()
-	case os.Getenv(brokerEnv) != "":
-		runBroker()
-	default:
-		os.Exit(servers.RunMain(m))
 	}
+	os.Exit(servers.RunMain(m))
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/owtp-go/owtp/contrib/internal/brokertest"
 	"github.com/owtp-go/owtp/contrib/nats/broker"
 	"github.com/owtp-go/owtp/internal/servers"
 	"github.com/owtp-go/owtp/transport"
@@ -44,8 +45,11 @@ func placeOf(t testing.TB, s *servers.Server) place {
 }
 
 func embedded(t testing.TB) place {
-	_, p := newBroker(t, broker.Options{})
-	return p
+	return placeAt(brokertest.New(t, broker.Options{}))
+}
+
+func placeAt(b *brokertest.Broker) place {
+	return place{url: "nats://" + b.Addr, account: b.Account, password: b.Password}
 }
 
 // embed starts an embedded broker in this process.

@@ -189,20 +189,20 @@ func (r *request) refuse(status int, reason string) bool {
 // refuse does not wait: to who is told nothing it is as any other loss.
 func (e *endpoint) refuse(queue, mark string, status int, reason string) bool {
 	s := e.session.Load()
-	return s != nil && s.pipe.hasRoom() && s.publish(queue+"."+mark, "", refusalHeader(status), []byte(line(reason))) == nil
+	return s != nil && s.pipe.HasRoom() && s.publish(queue+"."+mark, "", refusalHeader(status), []byte(line(reason))) == nil
 }
 
 // publish sends an answer when there is a connection and room.
 func (r *request) publish(to string, h natsgo.Header, data []byte) error {
 	s := r.e.session.Load()
-	if s == nil || !s.pipe.hasRoom() {
+	if s == nil || !s.pipe.HasRoom() {
 		ctx, cancel := context.WithDeadline(r.e.ctx, r.until)
 		defer cancel()
 		var err error
 		if s, err = r.e.connected(ctx); err != nil {
 			return fmt.Errorf("the broker is away: %w", err)
 		}
-		if err := s.pipe.room(ctx); err != nil {
+		if err := s.pipe.Room(ctx); err != nil {
 			return fmt.Errorf("the broker does not read: %w", err)
 		}
 	}

@@ -5,9 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"regexp"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +13,7 @@ import (
 	natsgo "github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/owtp-go/owtp/contrib/internal/natslink"
 	"github.com/owtp-go/owtp/transport"
 )
 
@@ -30,7 +29,7 @@ const (
 // dials, and sends afterwards what nobody waits for any more.
 type session struct {
 	nc     *natsgo.Conn
-	pipe   *pipe
+	pipe   *natslink.Pipe
 	gone   chan struct{}          // closed when the connection has ended
 	local  string                 // address of the socket
 	server string                 // its identity, another one each time it is started
@@ -55,26 +54,26 @@ func (e *endpoint) connect(ctx context.Context) (*session, error) {
 	defer cancel()
 	s := &session{gone: make(chan struct{}), pulled: make(chan struct{})}
 	s.work, s.stop = context.WithCancel(e.ctx)
-	d := &dialer{ctx: ctx, timeout: e.cfg.BodyTimeout}
+	d := natslink.NewDialer(ctx, e.cfg.BodyTimeout)
 	o, err := e.options(s, d)
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, d.abort)
+	stop := context.AfterFunc(ctx, d.Abort)
 	s.nc, err = o.Connect()
 	if err == nil && !stop() {
 		err = ctx.Err()
 		s.nc.Close()
-		d.wait()
+		d.Wait()
 	}
 	if err != nil {
 		stop()
-		d.abort()
-		d.wait()
+		d.Abort()
+		d.Wait()
 		s.stop()
-		return nil, fmt.Errorf("owtp: connecting to the NATS server %s: %w", e.addr.host, d.explain(err))
+		return nil, fmt.Errorf("owtp: connecting to the NATS server %s: %w", e.addr.host, d.Explain(err))
 	}
-	s.pipe = d.last()
+	s.pipe = d.Last()
 	s.server = s.nc.ConnectedServerId()
 	s.local, s.most = s.pipe.LocalAddr().String(), s.nc.MaxPayload()
 	if s.js, err = jetstream.New(s.nc); err == nil {
@@ -88,7 +87,7 @@ func (e *endpoint) connect(ctx context.Context) (*session, error) {
 }
 
 // options are the client's for one connection.
-func (e *endpoint) options(s *session, d *dialer) (natsgo.Options, error) {
+func (e *endpoint) options(s *session, d *natslink.Dialer) (natsgo.Options, error) {
 	o := natsgo.GetDefaultOptions()
 	o.Servers = e.servers()
 	o.NoRandomize = true
@@ -219,79 +218,8 @@ func (s *session) end() {
 	s.stop()
 	s.nc.Close()
 	<-s.gone
-	<-s.pipe.done
+	<-s.pipe.Done()
 	if s.begun {
 		<-s.pulled
 	}
-}
-
-// A dialer makes the pipes of one attempt to connect.
-type dialer struct {
-	ctx     context.Context
-	timeout time.Duration
-
-	mu      sync.Mutex
-	pipes   []*pipe
-	err     error
-	aborted bool
-}
-
-// Dial implements the client's CustomDialer.
-func (d *dialer) Dial(network, addr string) (net.Conn, error) {
-	var nd net.Dialer
-	conn, err := nd.DialContext(d.ctx, network, addr)
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if err != nil {
-		d.err = err
-		return nil, err
-	}
-	if d.aborted {
-		_ = conn.Close()
-		return nil, net.ErrClosed
-	}
-	p := newPipe(conn, d.timeout)
-	d.pipes = append(d.pipes, p)
-	return p, nil
-}
-
-// abort hangs up, also in the midst of a handshake.
-func (d *dialer) abort() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.aborted = true
-	for _, p := range d.pipes {
-		_ = p.Close()
-		_ = p.Conn.Close()
-	}
-}
-
-// wait waits for the pipes, which have been closed.
-func (d *dialer) wait() {
-	d.mu.Lock()
-	pipes := slices.Clone(d.pipes)
-	d.mu.Unlock()
-	for _, p := range pipes {
-		<-p.done
-	}
-}
-
-func (d *dialer) last() *pipe {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.pipes[len(d.pipes)-1]
-}
-
-// explain finds the cause of an error of the client, which keeps a refused dial
-// to itself.
-func (d *dialer) explain(err error) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	switch {
-	case d.ctx.Err() != nil:
-		return fmt.Errorf("no connection in time: %w", d.ctx.Err())
-	case errors.Is(err, natsgo.ErrNoServers) && d.err != nil:
-		return d.err
-	}
-	return err
 }

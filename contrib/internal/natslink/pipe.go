@@ -1,4 +1,5 @@
-package nats
+// Package natslink is the socket on which the packages for NATS write.
+package natslink
 
 import (
 	"context"
@@ -17,19 +18,19 @@ const (
 	lingering = time.Second
 )
 
-// A pipe is a socket on which writing never waits: it only adds to a buffer, from
+// A Pipe is a socket on which writing never waits: it only adds to a buffer, from
 // which a goroutine writes. The client holds the lock of its connection while it
 // writes, so that one write to a broker that does not read would hold up everybody
 // who publishes, without regard to their deadlines. Who publishes asks for room
 // first, in its own time.
 //
 // What is published by many goroutines at one time goes out together, which saves
-// most of the system calls here and at the broker. A pipe is safe for concurrent
+// most of the system calls here and at the broker. A Pipe is safe for concurrent
 // use.
-type pipe struct {
+type Pipe struct {
 	net.Conn
 	timeout time.Duration // for one write
-	done    chan struct{} // the writer has ended, and the socket is closed
+	done    chan struct{}
 	wake    chan struct{}
 	left    atomic.Int64 // octets that are not written yet
 
@@ -39,14 +40,27 @@ type pipe struct {
 	closed bool
 }
 
-func newPipe(conn net.Conn, timeout time.Duration) *pipe {
-	p := &pipe{Conn: conn, timeout: timeout, done: make(chan struct{}), wake: make(chan struct{}, 1)}
+// NewPipe takes the socket over. One write may take so long.
+func NewPipe(conn net.Conn, timeout time.Duration) *Pipe {
+	p := &Pipe{Conn: conn, timeout: timeout, done: make(chan struct{}), wake: make(chan struct{}, 1)}
 	go p.run()
 	return p
 }
 
+// Done is closed when the socket is, and no goroutine of the pipe is left.
+func (p *Pipe) Done() <-chan struct{} { return p.done }
+
+func (p *Pipe) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Write implements io.Writer.
-func (p *pipe) Write(b []byte) (int, error) {
+func (p *Pipe) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -58,7 +72,7 @@ func (p *pipe) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func (p *pipe) signal() {
+func (p *Pipe) signal() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
@@ -66,7 +80,7 @@ func (p *pipe) signal() {
 }
 
 // run writes until the pipe is closed or the socket fails.
-func (p *pipe) run() {
+func (p *Pipe) run() {
 	defer close(p.done)
 	defer p.Conn.Close()
 	var b []byte
@@ -89,7 +103,7 @@ func (p *pipe) run() {
 
 // take exchanges what there is to write for a written buffer, and sets the time
 // that it may take.
-func (p *pipe) take(written []byte) (b []byte, closed bool) {
+func (p *Pipe) take(written []byte) (b []byte, closed bool) {
 	if cap(written) > highWater {
 		written = nil // a burst of large messages is over
 	}
@@ -104,7 +118,7 @@ func (p *pipe) take(written []byte) (b []byte, closed bool) {
 	return b, p.closed
 }
 
-func (p *pipe) wrote(octets int) {
+func (p *Pipe) wrote(octets int) {
 	p.left.Add(-int64(octets))
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,14 +126,14 @@ func (p *pipe) wrote(octets int) {
 }
 
 // tell wakes those who wait for room. The lock is held.
-func (p *pipe) tell() {
+func (p *Pipe) tell() {
 	if p.low != nil {
 		close(p.low)
 		p.low = nil
 	}
 }
 
-func (p *pipe) fail() {
+func (p *Pipe) fail() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed, p.buf = true, nil
@@ -128,7 +142,7 @@ func (p *pipe) fail() {
 
 // Close ends the pipe when what was written is out, or after a second. It does
 // not wait for that.
-func (p *pipe) Close() error {
+func (p *Pipe) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.closed {
@@ -140,13 +154,13 @@ func (p *pipe) Close() error {
 	return nil
 }
 
-// hasRoom reports whether something can be published without waiting.
-func (p *pipe) hasRoom() bool { return p.left.Load() < highWater }
+// HasRoom reports whether something can be published without waiting.
+func (p *Pipe) HasRoom() bool { return p.left.Load() < highWater }
 
-// room waits until there is room, which there almost always is, or ctx ends. A
+// Room waits until there is room, which there almost always is, or ctx ends. A
 // closed pipe has room; writing to it fails.
-func (p *pipe) room(ctx context.Context) error {
-	for !p.hasRoom() {
+func (p *Pipe) Room(ctx context.Context) error {
+	for !p.HasRoom() {
 		low := p.waitLow()
 		if low == nil {
 			return nil
@@ -161,10 +175,10 @@ func (p *pipe) room(ctx context.Context) error {
 }
 
 // waitLow returns what is closed when there may be room, or nil if there is.
-func (p *pipe) waitLow() <-chan struct{} {
+func (p *Pipe) waitLow() <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.hasRoom() || p.closed {
+	if p.HasRoom() || p.closed {
 		return nil
 	}
 	if p.low == nil {
@@ -174,7 +188,7 @@ func (p *pipe) waitLow() <-chan struct{} {
 }
 
 // SetDeadline implements net.Conn; writing has its own.
-func (p *pipe) SetDeadline(t time.Time) error { return p.Conn.SetReadDeadline(t) }
+func (p *Pipe) SetDeadline(t time.Time) error { return p.Conn.SetReadDeadline(t) }
 
 // SetWriteDeadline implements net.Conn.
-func (p *pipe) SetWriteDeadline(time.Time) error { return nil }
+func (p *Pipe) SetWriteDeadline(time.Time) error { return nil }
