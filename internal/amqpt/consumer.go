@@ -65,7 +65,7 @@ func (c *consumer) setUp() (err error) {
 		if queue == "" {
 			continue
 		}
-		deliveries, err := c.consume(c.requests, queue, c.e.cfg.MaxDeliveries)
+		deliveries, err := c.consume(c.requests, queue, cap(c.e.work.slots))
 		if err != nil {
 			return err
 		}

@@ -16,6 +16,9 @@ import (
 // maxName is the longest name of an AMQP queue.
 const maxName = 255
 
+// maxPrefetch is what AMQP can count.
+const maxPrefetch = 1<<16 - 1
+
 // An endpoint implements [transport.Endpoint]: two lines to the broker, the calls
 // that wait for answers, and the requests in the handler's hands. All its methods
 // are safe for concurrent use.
@@ -50,7 +53,7 @@ func (t *Transport) open(ctx context.Context, cfg transport.Config, h transport.
 	if err != nil {
 		return nil, transport.NotSent(err)
 	}
-	e := &endpoint{cfg: cfg, at: at, heartbeat: t.heartbeat, handler: h, log: cfg.Logger, work: newWorkload(max(cfg.MaxDeliveries, 1))}
+	e := &endpoint{cfg: cfg, at: at, heartbeat: t.heartbeat, handler: h, log: cfg.Logger, work: newWorkload(min(max(cfg.MaxDeliveries, 1), maxPrefetch))}
 	if err := e.nameQueues(); err != nil {
 		return nil, transport.NotSent(err)
 	}

@@ -76,6 +76,10 @@ func (l *load) call(t *testing.T, x transport.Exchanger, text string) {
 	default:
 		l.other.Add(1)
 		l.last.Store(&err)
+		var refusal *transport.Refusal
+		if errors.As(err, &refusal) {
+			t.Errorf("%q was refused, with nobody who refuses: %v", text, err)
+		}
 		if errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%q waited to its deadline: %v", text, err)
 		}
@@ -131,6 +135,39 @@ func TestCut(t *testing.T) {
 		t.Error(err)
 	}
 	l.end(t)
+}
+
+// TestHandlerOutlivesConnection: a handler does not learn that its connection was
+// lost, and what it answers goes out on the next one.
+func TestHandlerOutlivesConnection(t *testing.T) {
+	s := servers.RabbitMQ(t)
+	cfg := place(t, s)
+	r := newRelay(t, s.Addr)
+	server := cfg
+	server.Address, server.MaxDeliveries = "amqp://"+r.addr(), 1<<20
+	entered, proceed := make(chan context.Context, 10), make(chan struct{})
+	open(t, server, handle(func(ctx context.Context, m transport.Message) (transport.Message, error) {
+		entered <- ctx
+		if m.Redelivered {
+			<-ctx.Done()
+			return transport.Message{}, ctx.Err()
+		}
+		<-proceed
+		return message("the first"), nil
+	}))
+	x := open(t, cfg, nil)
+	got := make(chan transport.Message, 1)
+	go func() { got <- ask(t, x, "x") }()
+	first := within(t, "the handler runs", entered)
+	r.cut()
+	again := within(t, "the request is delivered again", entered)
+	if first.Err() != nil || again.Err() != nil {
+		t.Error("a handler's context ended with its connection")
+	}
+	close(proceed)
+	if m := within(t, "the caller has an answer", got); string(m.Data) != "the first" {
+		t.Errorf("the answer is %q", m.Data)
+	}
 }
 
 // TestCutAfterShutdown: a connection that is restored consumes no requests any
