@@ -178,3 +178,33 @@ func TestRecognise(t *testing.T) {
 		t.Error("an alias is not held to what it was bound to meanwhile")
 	}
 }
+
+// Over HTTP what answers a sealed request is sealed, whatever it says and even if
+// somebody has guessed the nonce inside.
+func TestWeakerAnswer(t *testing.T) {
+	n, key := signedWorld(t)
+	cfg := ConnectConfig{Address: "nowhere:1", ConnectType: HTTP, EnableKeyAgreement: true}
+	s, err := cfg.checkDial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := n.newRemote("peer", s, s.transport())
+	req := &wire.Packet{Kind: wire.Request, Method: "m", Nonce: wire.Nonce{1}, Data: []byte("1")}
+	peer := &Peer{kind: transport.HTTP, key: key.Public(), id: key.ID().String()}
+	for _, status := range []uint64{0, StatusSuccess, ErrNotFoundMethod, ErrTooManyRequests, 600} {
+		for _, form := range []transport.Form{transport.JSON, transport.Binary} {
+			answer := response(req)
+			answer.Status, answer.Data = status, []byte("2")
+			in := inbound{form: form}
+			m, err := in.encode(answer)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := r.decode(m, req, new(clientSession), peer)
+			var e *Error
+			if resp != nil || !errors.As(err, &e) || e.Proved {
+				t.Errorf("an answer in the clear with status %d to a sealed request: %v, %v", status, resp, err)
+			}
+		}
+	}
+}

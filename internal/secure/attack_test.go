@@ -542,6 +542,16 @@ func TestNothingIsReused(t *testing.T) {
 		}
 		once("message's random", m[messageHeader:messageHeader+messageRandom])
 	}
+	// A nonce that came twice on a connection would seal the same octets to the
+	// same octets.
+	i, _ = agree(t, SM4, 2)
+	out, _, err := i.Directions()
+	check(t, err)
+	for range 1000 {
+		r, err := out.Seal(append(wire.AppendHeader(nil, wire.TypeRecord), make([]byte, 32)...))
+		check(t, err)
+		once("key and nonce of a record", r)
+	}
 }
 
 // What is over is forgotten.
