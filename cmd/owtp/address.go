@@ -14,12 +14,21 @@ import (
 	"github.com/owtp-go/owtp"
 )
 
-// A peerAddress is where a peer listens. Its text is the same however a person
-// wrote it, so that it can be looked up.
+// A peerAddress is where a peer takes calls: a socket, or a queue of a message
+// broker. Its text is the same however a person wrote it, so that it can be
+// looked up.
 type peerAddress struct {
 	scheme string
 	host   string // as in a URL's host:port, in lower case
 	port   string
+
+	// Of a broker alone.
+	vhost string // "/" and the virtual host as URLs write it; "" is the one named "/"
+	queue string // where the peer takes requests; "" as long as nobody has said it
+
+	// How a broker is reached, not who is there: not in the text.
+	account string
+	options string // as "durable=true"
 }
 
 // schemes are the transports by URL scheme, with the port that a URL without
@@ -33,42 +42,48 @@ var schemes = map[string]struct {
 	"https": {owtp.HTTP, true, "443"},
 	"ws":    {owtp.Websocket, false, "80"},
 	"wss":   {owtp.Websocket, true, "443"},
+	"amqp":  {owtp.MQ, false, "5672"},
+	"amqps": {owtp.MQ, true, "5671"},
+	"nats":  {owtp.MQ, false, "4222"},
+	"tls":   {owtp.MQ, true, "4222"},
 }
 
-const addressHelp = "write http://host:port, https://host:port, ws://host:port or wss://host:port"
+const addressHelp = "write http://host:port, https://, ws:// or wss://, or for a queue amqps://host:port/vhost#queue, amqp://, tls://host:port#queue or nats://"
 
-// parseAddress reads and normalises the address of a peer.
+// maxAddress keeps an address fit for a peer's name.
+const maxAddress = 255
+
+// parseAddress reads and normalises the address of a peer, or that of a broker,
+// which names no queue yet.
 func parseAddress(text string) (peerAddress, error) {
 	fail := func(format string, args ...any) (peerAddress, error) {
-		return peerAddress{}, fmt.Errorf("address %.100q %s", printable(text), fmt.Sprintf(format, args...))
+		shown := text
+		if i := strings.LastIndexByte(text, '@'); i >= 0 {
+			shown = "..." + text[i:] // what stands before it may be a password
+		}
+		return peerAddress{}, fmt.Errorf("address %.100q %s", printable(shown), fmt.Sprintf(format, args...))
 	}
 	scheme, _, ok := strings.Cut(text, "://")
 	if !ok {
 		return fail("has no scheme: %s", addressHelp)
 	}
 	scheme = strings.ToLower(scheme)
-	switch scheme {
-	case "amqp", "amqps", "nats":
-		return fail("names a message queue, which this tool cannot call yet: %s", addressHelp)
-	}
 	kind, ok := schemes[scheme]
 	if !ok {
-		return fail("has the unknown scheme %q: %s", scheme, addressHelp)
+		return fail("has the unknown scheme %.20q: %s", printable(scheme), addressHelp)
 	}
 	u, err := url.Parse(text)
-	if err != nil {
+	switch {
+	case err != nil && strings.Contains(text, "@"):
+		return fail("cannot be read (write special characters of an account as %%XX): %s", addressHelp)
+	case err != nil:
 		var urlErr *url.Error
 		if errors.As(err, &urlErr) {
 			err = urlErr.Err
 		}
 		return fail("cannot be read (%v): %s", err, addressHelp)
-	}
-	switch {
-	case u.User != nil:
-		// Not fail: what stands there may be a password.
-		return peerAddress{}, errors.New("the address has a user name in it: a node is known by its key (--key), not by a password")
-	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, u.Fragment != "":
-		return fail("has something after the port: %s", addressHelp)
+	case u.User == nil && strings.Contains(text, "@"):
+		return fail("has an @ where none belongs: write it as %%40")
 	}
 	a := peerAddress{scheme: scheme, host: strings.ToLower(u.Hostname()), port: u.Port()}
 	if u.Host == "" {
@@ -91,12 +106,42 @@ func parseAddress(text string) (peerAddress, error) {
 		return fail("has the port %q: want 1 to 65535", a.port)
 	}
 	a.port = strconv.FormatUint(n, 10) // 09432 is 9432
+	if a.mq() {
+		err = a.readBroker(u)
+	} else {
+		err = readSocket(u)
+	}
+	if err != nil {
+		return fail("%v", err)
+	}
+	if len(a.String()) > maxAddress {
+		return fail("is too long: at most %d bytes", maxAddress)
+	}
 	return a, nil
 }
 
+// readSocket checks what a URL of HTTP or WebSocket must not have.
+func readSocket(u *url.URL) error {
+	switch {
+	case u.User != nil:
+		return errors.New("has a user name in it: a node is known by its key (--key), not by a password")
+	case u.Path != "" && u.Path != "/", u.RawQuery != "", u.ForceQuery, u.Fragment != "":
+		return errors.New("has something after the port: " + addressHelp)
+	}
+	return nil
+}
+
 func (a peerAddress) hostPort() string { return net.JoinHostPort(a.host, a.port) }
-func (a peerAddress) String() string   { return a.scheme + "://" + a.hostPort() }
 func (a peerAddress) tls() bool        { return schemes[a.scheme].tls }
+func (a peerAddress) mq() bool         { return schemes[a.scheme].connectType == owtp.MQ }
+
+func (a peerAddress) String() string {
+	text := a.scheme + "://" + a.hostPort() + a.vhost
+	if a.queue != "" {
+		text += "#" + a.queue
+	}
+	return text
+}
 
 // config returns what dials the address.
 func (a peerAddress) config(roots *x509.CertPool) owtp.ConnectConfig {
@@ -104,6 +149,9 @@ func (a peerAddress) config(roots *x509.CertPool) owtp.ConnectConfig {
 		Address:     a.hostPort(),
 		ConnectType: schemes[a.scheme].connectType,
 		EnableSSL:   a.tls(),
+	}
+	if a.mq() {
+		c.Address, c.Account, c.WriteQueueName = a.broker(), a.account, a.queue
 	}
 	if roots != nil && a.tls() {
 		c.TLS = &tls.Config{RootCAs: roots, ServerName: a.host}
@@ -118,7 +166,7 @@ func readRoots(path string, a peerAddress) (*x509.CertPool, error) {
 		return nil, nil
 	}
 	if !a.tls() {
-		return nil, fmt.Errorf("--ca is for https and wss; %s uses no TLS", a)
+		return nil, fmt.Errorf("--ca is for https, wss, amqps and tls; %s uses no TLS", a)
 	}
 	pem, err := os.ReadFile(path)
 	if err != nil {

@@ -28,14 +28,21 @@ func newCallCommand(c *console) *cobra.Command {
 		Short: "Call a method of a node",
 		Long: `Calls a method and prints its result as JSON.
 
-ADDR is http://, https://, ws:// or wss:// with host and port. JSON is the
-argument itself, @FILE, or - for standard input; without it null is sent.
+ADDR is http://, https://, ws:// or wss:// with host and port, or a queue of a
+message broker: amqps://host:port/vhost#queue or amqp:// for RabbitMQ,
+tls://host:port#queue or nats:// for NATS. --peer ID alone means the queue that
+this node takes requests from unless its operator names another,
+owtp.node.ID. An account goes before the host (account@) or after --account;
+its password is asked for or read from --password-file.
+JSON is the argument itself, @FILE, or - for standard input; without it null is
+sent.
 
 Who answers: with --sign, --encrypt, --peer or --accept-new, or if the address
-is pinned, the peer must prove its node ID before anything is sent. An address
-is pinned by owtp peers pin, or at first contact: then you are asked, or,
-without a terminal, the call is refused unless --accept-new is given. A peer
-that proves another ID than the pinned one is always refused.
+is pinned or its queue named after a node ID, the peer must prove its node ID
+before anything is sent. An address is pinned by owtp peers pin, or at first
+contact: then you are asked, or, without a terminal, the call is refused unless
+--accept-new is given. A peer that proves another ID than the pinned one is
+always refused.
 Otherwise the call is open: nobody proves anything and everybody on the way can
 read and change it.
 
@@ -45,7 +52,9 @@ standard error and ends with code 3 (owtp help exit-codes).`,
   owtp call ws://node.example:9433 getInfo --encrypt aes
   owtp call https://node.example transfer @order.json --sign --save order.proof
   echo '[1,2]' | owtp call ws://127.0.0.1:9433 sum - --encrypt sm4 --accept-new
-  owtp call http://127.0.0.1:9432 time --full | jq .status`,
+  owtp call http://127.0.0.1:9432 time --full | jq .status
+  owtp call nats://node@127.0.0.1:4222 time --peer 5Hue... --password-file mq.secret
+  owtp call amqps://wallet@mq.example/prod#orders transfer @order.json --sign --encrypt aes`,
 		Args:              arguments(2, 3, "an address, a method and at most one JSON value"),
 		ValidArgsFunction: completeCall(&o.dial.known),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -105,14 +114,14 @@ func call(ctx context.Context, c *console, o callOptions, args []string) error {
 
 // checkCall reads everything that can be wrong before anything is sent.
 func checkCall(c *console, o callOptions, args []string) (a peerAddress, params json.RawMessage, meta map[string]string, err error) {
-	if a, err = parseAddress(args[0]); err != nil {
+	if err = errors.Join(o.dial.check(), o.security.check()); err != nil {
+		return
+	}
+	if a, err = o.dial.address(args[0]); err != nil {
 		return
 	}
 	if args[1] == "" {
 		err = errors.New("the method is empty")
-		return
-	}
-	if err = errors.Join(o.dial.check(), o.security.check()); err != nil {
 		return
 	}
 	if o.save != "" && !o.security.sign {
@@ -137,6 +146,9 @@ func (o *callOptions) newCaller(ctx context.Context, c *console, a peerAddress) 
 	if err != nil {
 		return nil, err
 	}
+	if _, ok := a.owner(); ok {
+		pinned = true
+	}
 	var key *identity.PrivateKey
 	if o.dial.keys.file != "" || pinned || o.dial.wantsProof(&o.security) {
 		if key, err = o.dial.keys.loadOrDefault(ctx, c); err != nil {
@@ -146,7 +158,7 @@ func (o *callOptions) newCaller(ctx context.Context, c *console, a peerAddress) 
 			c.note("Note: no key; this call is made by a node that nobody knows and that ends with it (owtp keygen makes a key).")
 		}
 	}
-	return newCaller(c, &o.dial, a, key)
+	return newCaller(ctx, c, &o.dial, a, key)
 }
 
 // wantsProof says whether the flags ask for a peer that proves who it is.

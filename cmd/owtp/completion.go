@@ -38,7 +38,7 @@ func completeCall(known *string) cobra.CompletionFunc {
 // addresses suggests what is pinned, and the default addresses of owtp serve.
 // A file that cannot be read suggests nothing: completion is no place for errors.
 func addresses(flag, prefix string) []cobra.Completion {
-	all := []cobra.Completion{"http://" + defaultHTTP, "ws://" + defaultWebSocket}
+	all := []cobra.Completion{"http://" + defaultHTTP, "ws://" + defaultWebSocket, "nats://" + defaultBroker}
 	if known, err := knownFile(flag); err == nil {
 		peers, _ := known.list()
 		for _, p := range peers {

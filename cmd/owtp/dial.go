@@ -23,6 +23,7 @@ var suiteNames = []string{"aes", "sm4"}
 // dialFlags say whom to reach, how, and whom to believe.
 type dialFlags struct {
 	keys      keyFlags
+	queue     queueFlags
 	peer      string
 	known     string
 	ca        string
@@ -42,6 +43,7 @@ func (d *dialFlags) register(cmd *cobra.Command) {
 func (d *dialFlags) registerReach(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&d.ca, "ca", "", "PEM file with the certificates that sign the TLS server (default: the system's)")
+	d.queue.register(cmd)
 	f.DurationVar(&d.timeout, "timeout", 10*time.Second, "how long to wait, as in 500ms, 10s, 2m")
 	d.registerKnown(cmd)
 }
@@ -65,6 +67,15 @@ func (d *dialFlags) check() error {
 		}
 	}
 	return nil
+}
+
+// address reads the address of a peer and completes it by the flags.
+func (d *dialFlags) address(text string) (peerAddress, error) {
+	a, err := parseAddress(text)
+	if err == nil {
+		err = d.queue.apply(&a, d.peer)
+	}
+	return a, err
 }
 
 // knownFile returns the file of pinned peers.
@@ -120,13 +131,17 @@ type caller struct {
 }
 
 // newCaller starts a node with the key for one address. key may be nil.
-func newCaller(c *console, d *dialFlags, a peerAddress, key *identity.PrivateKey) (*caller, error) {
+func newCaller(ctx context.Context, c *console, d *dialFlags, a peerAddress, key *identity.PrivateKey) (*caller, error) {
 	roots, err := readRoots(d.ca, a)
 	if err != nil {
 		return nil, err
 	}
 	known, err := knownFile(d.known)
 	if err != nil {
+		return nil, err
+	}
+	cfg := a.config(roots)
+	if err := a.dial(ctx, c, &cfg, d.queue.exchange, d.queue.passwordFile); err != nil {
 		return nil, err
 	}
 	cert, err := certificate(key)
@@ -137,7 +152,7 @@ func newCaller(c *console, d *dialFlags, a peerAddress, key *identity.PrivateKey
 	if err != nil {
 		return nil, err
 	}
-	return &caller{c, node, a, a.config(roots), d.timeout, known}, nil
+	return &caller{c, node, a, cfg, d.timeout, known}, nil
 }
 
 func (c *caller) close() { c.node.Close() }

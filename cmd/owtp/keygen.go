@@ -61,7 +61,7 @@ func keygen(ctx context.Context, c *console, o keygenOptions) error {
 	var passphrase []byte
 	if o.encrypt {
 		var err error
-		if passphrase, err = (passphraseSource{c, o.passphraseFile}).fresh(ctx); err != nil {
+		if passphrase, err = (passphraseSource{console: c, file: o.passphraseFile}).fresh(ctx); err != nil {
 			return err
 		}
 		defer clear(passphrase)

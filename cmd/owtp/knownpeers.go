@@ -176,7 +176,7 @@ func parseKnownPeer(line string) (*knownPeer, error) {
 	if len(fields) < 2 {
 		return nil, fmt.Errorf("want an address and a node ID, got %.60q", printable(line))
 	}
-	a, err := parseAddress(fields[0])
+	a, err := parsePeer(fields[0])
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,13 @@ func newPeersCommand(c *console) *cobra.Command {
 
   address nodeID [comment]
 
-A peer whose address is pinned must prove that ID before anything is sent.`,
+A peer whose address is pinned must prove that ID before anything is sent.
+
+At a message broker the address of a peer is the broker and the queue that the
+peer takes requests from, as in amqps://mq.example:5671/prod#orders: other
+queues there are other peers. Accounts, exchanges and options do not belong to
+it. A queue that is called owtp.node. and an ID is that node's, and needs no
+pin.`,
 		Example: `  owtp peers pin https://node.example 5Hue...
   owtp peers list
   owtp peers forget https://node.example`,
@@ -83,14 +89,14 @@ operator says (owtp id prints it there) before you answer yes.`,
 }
 
 func pinPeer(ctx context.Context, c *console, d dialFlags, args []string, comment string) error {
-	a, err := parseAddress(args[0])
-	if err != nil {
-		return err
-	}
 	if len(args) == 2 {
 		d.peer = args[1]
 	}
 	if err := d.check(); err != nil {
+		return err
+	}
+	a, err := d.address(args[0])
+	if err != nil {
 		return err
 	}
 	if err := checkComment(comment); err != nil {
@@ -119,7 +125,7 @@ func pinPeer(ctx context.Context, c *console, d dialFlags, args []string, commen
 // askPeer lets whoever answers prove an ID, and a person say whether it is the
 // right one.
 func askPeer(ctx context.Context, c *console, d dialFlags, a peerAddress) (identity.ID, error) {
-	caller, err := newCaller(c, &d, a, nil)
+	caller, err := newCaller(ctx, c, &d, a, nil)
 	if err != nil {
 		return identity.ID{}, err
 	}
@@ -128,7 +134,7 @@ func askPeer(ctx context.Context, c *console, d dialFlags, a peerAddress) (ident
 	if err != nil {
 		return id, err
 	}
-	stored, ok, err := caller.known.find(a)
+	stored, ok, err := caller.pinned("")
 	if err != nil || ok && stored == id {
 		return id, err
 	}
@@ -150,7 +156,7 @@ its key was replaced; the next contact is a first contact again.`,
 		Args:              arguments(1, 1, "an address"),
 		ValidArgsFunction: completeAddress(&d.known),
 		RunE: func(_ *cobra.Command, args []string) error {
-			a, err := parseAddress(args[0])
+			a, err := parsePeer(args[0])
 			if err != nil {
 				return err
 			}

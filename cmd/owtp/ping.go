@@ -29,7 +29,8 @@ func newPingCommand(c *console) *cobra.Command {
 An ID that is pinned (owtp peers, --peer) must be the one that is proved. One
 that is not is printed and not remembered.`,
 		Example: `  owtp ping ws://127.0.0.1:9433
-  owtp ping http://node.example:9432 -c 10 --interval 200ms`,
+  owtp ping http://node.example:9432 -c 10 --interval 200ms
+  owtp ping amqps://wallet@mq.example/prod --peer 5Hue... --password-file mq.secret`,
 		Args:              arguments(1, 1, "an address"),
 		ValidArgsFunction: completeAddress(&o.dial.known),
 		RunE:              func(cmd *cobra.Command, args []string) error { return ping(cmd.Context(), c, o, args[0]) },
@@ -42,11 +43,11 @@ that is not is printed and not remembered.`,
 }
 
 func ping(ctx context.Context, c *console, o pingOptions, text string) error {
-	a, err := parseAddress(text)
-	if err != nil {
+	if err := o.dial.check(); err != nil {
 		return err
 	}
-	if err := o.dial.check(); err != nil {
+	a, err := o.dial.address(text)
+	if err != nil {
 		return err
 	}
 	if o.count < 1 || o.count > maxPings {
@@ -59,7 +60,7 @@ func ping(ctx context.Context, c *console, o pingOptions, text string) error {
 	if err != nil {
 		return err
 	}
-	caller, err := newCaller(c, &o.dial, a, key)
+	caller, err := newCaller(ctx, c, &o.dial, a, key)
 	if err != nil {
 		return err
 	}

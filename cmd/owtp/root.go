@@ -12,7 +12,8 @@ func newRootCommand(c *console) *cobra.Command {
 		Use:   "owtp",
 		Short: "Keys, calls and evidence for OWTP nodes",
 		Long: `owtp is the command line of OWTP, a protocol in which two nodes prove who they
-are, agree on keys and call each other's methods, over HTTP and WebSocket.
+are, agree on keys and call each other's methods, over HTTP, WebSocket and
+message queues (RabbitMQ, NATS).
 
 A node is an SM2 key; its ID is made from the public key. Calls are open
 (nobody proves anything), signed (--sign) or sealed (--encrypt), or both.`,
@@ -41,7 +42,7 @@ A node is an SM2 key; its ID is made from the public key. Calls are open
 	})
 	root.AddCommand(
 		newKeygenCommand(c), newIDCommand(c), newServeCommand(c), newCallCommand(c), newPingCommand(c),
-		newPeersCommand(c), newVerifyCommand(c), newDemoCommand(c), newVersionCommand(c), exitCodesTopic(),
+		newPeersCommand(c), newVerifyCommand(c), newBrokerCommand(c), newDemoCommand(c), newVersionCommand(c), exitCodesTopic(),
 	)
 	return root
 }

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,11 +25,11 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/owtp-go/owtp/internal/leakcheck"
+	"github.com/owtp-go/owtp/internal/servers"
 )
 
 func TestMain(m *testing.M) {
-	counted := leakChecked(func() int { return leakcheck.RunMain(m) })
+	counted := leakChecked(func() int { return servers.RunMain(m) })
 	testscript.Main(counted, map[string]func(){"owtp": main})
 }
 
@@ -43,9 +44,15 @@ func (f leakChecked) Run() int { return f() }
 //
 //	exit CODE owtp ARGS...   run owtp and want this exit code
 //	serve NAME FLAGS...      run owtp serve on free ports; sets NAME_ID and
-//	                         the URLs NAME_HTTP and NAME_WS; what it writes to
-//	                         standard error is in NAME.stderr
+//	                         the URLs NAME_HTTP, NAME_WS and, with --mq, NAME_MQ;
+//	                         what it writes to standard error is in NAME.stderr
+//	broker NAME FLAGS...     run owtp broker, on a free port unless --listen is
+//	                         given; sets NAME_URL, NAME_ADDR and, with the account,
+//	                         NAME_AT
+//	rabbitmq NAME            use a real RabbitMQ: sets NAME_URL, NAME_ADDR and NAME_AT,
+//	                         and writes the password to the file NAME.secret
 //	stop NAME                end it by SIGTERM; it must end with code 0
+//	secret FILE TEXT         write a file that only its owner can read
 //	blackhole VAR            something that accepts connections and says nothing
 //	closed VAR               an address where nobody listens
 //	flip FILE OFFSET         change a bit of what is inside of a PEM file
@@ -67,7 +74,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exit": cmdExit, "serve": cmdServe, "stop": cmdStop, "blackhole": cmdBlackhole,
 			"closed": cmdClosed, "flip": cmdFlip, "cut": cmdCut, "mode": cmdMode,
-			"tlscert": cmdTLSCert,
+			"tlscert": cmdTLSCert, "broker": cmdBroker, "rabbitmq": cmdRabbitMQ, "secret": cmdSecret,
 		},
 	})
 	if files, err := filepath.Glob("testdata/script/*.txtar"); err != nil || len(files) == 0 {
@@ -96,6 +103,7 @@ func setupScript(env *testscript.Env) error {
 	env.Setenv("GORACE", quickRace)
 	env.Setenv("TWO", "two\nlines")
 	env.Values["servers"] = make(map[string]*exec.Cmd)
+	env.Values["t"] = env.T()
 	return os.Mkdir(home, 0o700)
 }
 
@@ -123,7 +131,65 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: serve NAME flags...")
 	}
 	name := args[0]
-	cmd := exec.Command(lookPath(ts, "owtp"), append([]string{"serve", "--json", "--http", "127.0.0.1:0", "--ws", "127.0.0.1:0"}, args[1:]...)...)
+	lines := start(ts, name, append([]string{"serve", "--json", "--http", "127.0.0.1:0", "--ws", "127.0.0.1:0"}, args[1:]...))
+	listeners := 2
+	for _, a := range args {
+		if a == "--mq" {
+			listeners++
+		}
+	}
+	for range listeners {
+		var l listening
+		lines(&l)
+		ts.Setenv(name+"_ID", l.NodeID)
+		ts.Setenv(name+"_"+strings.ToUpper(l.Transport), l.URL)
+		ts.Setenv(name+"_"+strings.ToUpper(l.Transport)+"_ADDR", l.Address)
+	}
+}
+
+func cmdBroker(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 {
+		ts.Fatalf("usage: broker NAME flags...")
+	}
+	var r running
+	start(ts, args[0], append([]string{"broker", "--json", "--listen", "127.0.0.1:0"}, args[1:]...))(&r)
+	setBroker(ts, args[0], r.URL, r.Account)
+}
+
+// setBroker tells a script where a broker is.
+func setBroker(ts *testscript.TestScript, name, url, account string) {
+	scheme, rest, _ := strings.Cut(url, "://")
+	ts.Setenv(name+"_URL", url)
+	ts.Setenv(name+"_ADDR", rest)
+	ts.Setenv(name+"_AT", scheme+"://"+account+"@"+rest)
+}
+
+func cmdRabbitMQ(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: rabbitmq NAME")
+	}
+	s := servers.RabbitMQ(ts.Value("t").(testing.TB))
+	u, err := url.Parse(s.DSN)
+	ts.Check(err)
+	password, _ := u.User.Password()
+	writeSecret(ts, args[0]+".secret", password)
+	setBroker(ts, args[0], "amqp://"+s.Addr, u.User.Username())
+}
+
+func cmdSecret(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: secret FILE TEXT")
+	}
+	writeSecret(ts, args[0], args[1])
+}
+
+func writeSecret(ts *testscript.TestScript, file, text string) {
+	ts.Check(os.WriteFile(ts.MkAbs(file), []byte(text+"\n"), 0o600))
+}
+
+// start runs the tool in the background and returns what decodes its next line.
+func start(ts *testscript.TestScript, name string, args []string) (next func(any)) {
+	cmd := exec.Command(lookPath(ts, "owtp"), args...)
 	cmd.Dir = ts.MkAbs(".")
 	cmd.Env = []string{"HOME=" + ts.Getenv("HOME"), "PATH=" + ts.Getenv("PATH"), "GORACE=" + quickRace}
 	log, err := os.Create(ts.MkAbs(name + ".stderr"))
@@ -137,18 +203,14 @@ func cmdServe(ts *testscript.TestScript, neg bool, args []string) {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
-	lines := bufio.NewScanner(out)
-	for range 2 {
-		if !lines.Scan() {
-			ts.Fatalf("owtp serve said nothing: %v", cmd.Wait())
-		}
-		var l listening
-		ts.Check(json.Unmarshal(lines.Bytes(), &l))
-		ts.Setenv(name+"_ID", l.NodeID)
-		ts.Setenv(name+"_"+strings.ToUpper(l.Transport), l.URL)
-		ts.Setenv(name+"_"+strings.ToUpper(l.Transport)+"_ADDR", l.Address)
-	}
 	ts.Value("servers").(map[string]*exec.Cmd)[name] = cmd
+	lines := bufio.NewScanner(out)
+	return func(v any) {
+		if !lines.Scan() {
+			ts.Fatalf("owtp %s said nothing: %v\n%s", args[0], cmd.Wait(), ts.ReadFile(name+".stderr"))
+		}
+		ts.Check(json.Unmarshal(lines.Bytes(), v))
+	}
 }
 
 func cmdStop(ts *testscript.TestScript, neg bool, args []string) {

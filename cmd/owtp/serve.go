@@ -27,6 +27,7 @@ const (
 type serveOptions struct {
 	keys            keyFlags
 	http, ws        string
+	queues          servedQueues
 	sign, encrypt   bool
 	tlsCert, tlsKey string
 	json, verbose   bool
@@ -37,7 +38,7 @@ func newServeCommand(c *console) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a node that others can call",
-		Long: `Runs a node over HTTP and WebSocket at once. It serves
+		Long: `Runs a node over HTTP, WebSocket and message queues at once. It serves
 
   echo      returns its parameters
   time      tells the time
@@ -45,11 +46,16 @@ func newServeCommand(c *console) *cobra.Command {
 
 and prints its node ID and where it listens. Ctrl-C or SIGTERM ends it: what
 runs may finish, for a few seconds. --sign and --encrypt are demands: calls that
-are not signed or not sealed are refused.`,
+are not signed or not sealed are refused.
+
+--mq takes requests from a queue of a broker: owtp.node.ID, or the one after #
+in the address. Several processes with one key share the work of one queue.`,
 		Example: `  owtp serve
   owtp serve --key server.pem --sign --encrypt
   owtp serve --http 127.0.0.1:0 --ws "" --json      # any free port, HTTP only
-  owtp serve --http :443 --ws :444 --tls-cert cert.pem --tls-key key.pem --key server.pem --sign`,
+  owtp serve --http :443 --ws :444 --tls-cert cert.pem --tls-key key.pem --key server.pem --sign
+  owtp serve --http "" --ws "" --mq nats://node@127.0.0.1:4222 --password-file mq.secret --encrypt
+  owtp serve --mq amqps://wallet@mq.example/prod#orders --password-file mq.secret --key server.pem --sign`,
 		Args: arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), c, o) },
 	}
@@ -57,6 +63,7 @@ are not signed or not sealed are refused.`,
 	f := cmd.Flags()
 	f.StringVar(&o.http, "http", defaultHTTP, `where to listen for HTTP, as host:port; "" for nowhere`)
 	f.StringVar(&o.ws, "ws", defaultWebSocket, `where to listen for WebSocket, as host:port; "" for nowhere`)
+	o.queues.register(cmd)
 	f.BoolVar(&o.sign, "sign", false, "refuse calls that are not signed")
 	f.BoolVar(&o.encrypt, "encrypt", false, "refuse calls that are not sealed")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "TLS certificate (PEM); makes it https and wss")
@@ -70,6 +77,17 @@ func serve(ctx context.Context, c *console, o serveOptions) error {
 	configs, err := o.listeners()
 	if err != nil {
 		return err
+	}
+	queues, err := o.queues.configs(ctx, c)
+	if err != nil {
+		return err
+	}
+	for _, cfg := range queues {
+		cfg.EnableSignature, cfg.EnableKeyAgreement = o.sign, o.encrypt
+		configs = append(configs, cfg)
+	}
+	if len(configs) == 0 {
+		return errors.New("there is nothing to listen on: --http and --ws are both empty, and there is no --mq")
 	}
 	node, err := o.newNode(ctx, c)
 	if err != nil {
@@ -102,15 +120,12 @@ func serve(ctx context.Context, c *console, o serveOptions) error {
 // listeners returns the configurations that the flags ask for.
 func (o *serveOptions) listeners() ([]owtp.ConnectConfig, error) {
 	base := owtp.ConnectConfig{EnableSignature: o.sign, EnableKeyAgreement: o.encrypt}
-	if (o.tlsCert == "") != (o.tlsKey == "") {
-		return nil, errors.New("--tls-cert and --tls-key belong together: give both or none")
+	pair, err := readTLS(o.tlsCert, o.tlsKey)
+	if err != nil {
+		return nil, err
 	}
-	if o.tlsCert != "" {
-		pair, err := tls.LoadX509KeyPair(o.tlsCert, o.tlsKey)
-		if err != nil {
-			return nil, fmt.Errorf("reading the TLS certificate %s and its key %s: %w", o.tlsCert, o.tlsKey, err)
-		}
-		base.EnableSSL, base.TLS = true, &tls.Config{Certificates: []tls.Certificate{pair}}
+	if pair != nil {
+		base.EnableSSL, base.TLS = true, &tls.Config{Certificates: []tls.Certificate{*pair}}
 	}
 	var configs []owtp.ConnectConfig
 	for _, l := range []struct{ kind, address string }{{owtp.HTTP, o.http}, {owtp.Websocket, o.ws}} {
@@ -119,9 +134,6 @@ func (o *serveOptions) listeners() ([]owtp.ConnectConfig, error) {
 			cfg.ConnectType, cfg.Address = l.kind, l.address
 			configs = append(configs, cfg)
 		}
-	}
-	if len(configs) == 0 {
-		return nil, errors.New("there is nothing to listen on: --http and --ws are both empty")
 	}
 	return configs, nil
 }
@@ -163,19 +175,30 @@ type listening struct {
 	Mode      string `json:"mode"`
 }
 
-// exposed reports whether strangers on the network may call without a proof.
-func (l listening) exposed() bool { return l.Mode == modeOpen && !loopback(l.Address) }
+// exposed reports whether strangers on the network may call without a proof. Who
+// reaches a broker is not known here, wherever it runs.
+func (l listening) exposed() bool {
+	return l.Mode == modeOpen && (l.Transport == owtp.MQ || !loopback(l.Address))
+}
 
 const modeOpen = "open"
 
 func (o *serveOptions) announce(c *console, node *owtp.OWTPNode, cfg owtp.ConnectConfig, first bool) error {
-	l := listening{NodeID: node.NodeID(), Transport: cfg.ConnectType, Address: node.ListenerAddr(cfg.ConnectType), Mode: o.mode()}
+	l := listening{NodeID: node.NodeID(), Transport: cfg.ConnectType, Mode: o.mode()}
+	if cfg.ConnectType == owtp.MQ {
+		l.Address, l.URL = queueURL(cfg, node.NodeID())
+	} else {
+		l.Address = node.ListenerAddr(cfg.ConnectType)
+	}
 	for scheme, s := range schemes {
-		if s.connectType == cfg.ConnectType && s.tls == cfg.EnableSSL {
+		if l.URL == "" && s.connectType == cfg.ConnectType && s.tls == cfg.EnableSSL {
 			l.URL = scheme + "://" + l.Address
 		}
 	}
-	if l.exposed() {
+	switch {
+	case l.exposed() && l.Transport == owtp.MQ:
+		c.note("Warning: %s is open: whoever has an account at the broker can call it, and nobody is asked who they are. Add --sign, --encrypt or both.", l.URL)
+	case l.exposed():
 		c.note("Warning: %s can be reached from other machines and is open: anybody can call it, and nobody is asked who they are. Add --sign, --encrypt or both, or listen on 127.0.0.1.", l.URL)
 	}
 	if o.json {
@@ -214,7 +237,10 @@ func loopback(address string) bool {
 
 func listenError(cfg owtp.ConnectConfig, err error) error {
 	flag := "--http"
-	if cfg.ConnectType == owtp.Websocket {
+	switch cfg.ConnectType {
+	case owtp.MQ:
+		return err // it names the broker
+	case owtp.Websocket:
 		flag = "--ws"
 	}
 	return fmt.Errorf("listening on %s: %w; %s names another address, as in %[3]s 127.0.0.1:0 for any free port", cfg.Address, err, flag)

@@ -28,7 +28,7 @@ func (k *keyFlags) register(cmd *cobra.Command, defaultText string) {
 // load reads the named key file.
 func (k keyFlags) load(ctx context.Context, c *console) (*identity.PrivateKey, error) {
 	return readKeyFile(k.file, func() ([]byte, error) {
-		return passphraseSource{c, k.passphraseFile}.existing(ctx, k.file)
+		return passphraseSource{console: c, file: k.passphraseFile}.existing(ctx, k.file)
 	})
 }
 

@@ -9,12 +9,20 @@ import (
 	"github.com/owtp-go/owtp/identity"
 )
 
-// pinned returns the ID that the peer must prove: the one of --peer, or the one
-// that the address is pinned to. ok is false at first contact.
+// pinned returns the ID that the peer must prove: the one of --peer, the one that
+// the address is pinned to, or the one that its queue is named after. ok is false
+// at first contact.
 func (c *caller) pinned(flag string) (id identity.ID, ok bool, err error) {
 	stored, known, err := c.known.find(c.address)
-	if err != nil || flag == "" {
-		return stored, known, err
+	if err != nil {
+		return id, false, err
+	}
+	if flag == "" && !known {
+		id, ok = c.address.owner()
+		return id, ok, nil
+	}
+	if flag == "" {
+		return stored, true, nil
 	}
 	if id, err = identity.ParseID(flag); err != nil {
 		return id, false, fmt.Errorf("--peer: %w", err)
@@ -123,6 +131,9 @@ connection: owtp id prints the ID there. Only then run
 func (c *caller) pinSource() string {
 	if id, ok, err := c.known.find(c.address); err == nil && ok && id.String() == c.config.PeerID {
 		return "as pinned in " + c.known.path
+	}
+	if id, ok := c.address.owner(); ok && id.String() == c.config.PeerID {
+		return "as the name of its queue says"
 	}
 	return "as --peer says"
 }
