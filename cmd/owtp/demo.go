@@ -21,8 +21,9 @@ func newDemoCommand(c *console) *cobra.Command {
 		Use:   "demo",
 		Short: "See what the protocol does, and three attacks that fail",
 		Long: `Starts two nodes in this process and lets them call each other over HTTP and
-WebSocket: open, signed and sealed, and back from the server to the client.
-Then an attacker in the middle changes messages, replays a recorded one and
+WebSocket: open, signed and sealed, and back from the server to the client. Then
+it starts a message broker, for nodes that reach only that, whose owner listens
+and repeats what was said. At last an attacker in the middle changes messages, replays a recorded one and
 poses as the server. Everything stays on this machine and needs no settings.
 
 It ends with code 0 only if everything was as promised.`,

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/owtp-go/owtp"
 )
@@ -14,6 +16,7 @@ import (
 var everyPromise = []text{
 	textOpen, textSigned, textSealedAES, textSealedSM4,
 	textOpen, textSigned, textSealedAES, textSealedSM4, textCallBack,
+	textQueueOpen, textQueueSealed, textQueueCallBack, textQueueReplay, textQueueReplicas,
 	textTamperThere, textTamperBack, textReplay, textImpostorHTTP, textImpostorWebSocket,
 }
 
@@ -66,6 +69,46 @@ func TestDemoNoticesWhatIsBroken(t *testing.T) {
 			func(s *demoStage) { s.taps[owtp.Websocket] = &tap{ln: s.taps[owtp.Websocket].ln} },
 			func(ctx context.Context, s *demoStage) error { return s.proveOpen(ctx, owtp.Websocket) },
 			"heard nothing",
+		},
+		"the broker's owner is deaf": {
+			func(s *demoStage) { s.queue.owner.Close() },
+			func(ctx context.Context, s *demoStage) error {
+				ctx, cancel := context.WithTimeout(ctx, time.Second)
+				defer cancel()
+				return s.proveQueueOpen(ctx)
+			},
+			"has not heard the call",
+		},
+		"sealed calls are not sealed": {
+			func(*demoStage) {},
+			func(ctx context.Context, s *demoStage) error {
+				if err := s.connectQueue(ctx, "open", nil); err != nil {
+					return nil
+				}
+				return s.listenIn(ctx, "open", false)
+			},
+			"read the call",
+		},
+		"a server runs copies": {
+			func(*demoStage) {},
+			func(ctx context.Context, s *demoStage) error {
+				ctx, cancel := context.WithCancel(ctx)
+				var running sync.WaitGroup
+				running.Go(func() {
+					for pause(ctx, time.Millisecond/10) {
+						s.greeted.Add(1) // as if it did
+					}
+				})
+				defer running.Wait()
+				defer cancel()
+				return s.proveQueueReplay(ctx)
+			},
+			"more times",
+		},
+		"there is one replica": {
+			func(s *demoStage) { s.queue.replicas[1].Close() },
+			func(ctx context.Context, s *demoStage) error { return s.proveQueueReplicas(ctx) },
+			"got none of",
 		},
 		"the server is gone": {
 			func(s *demoStage) { s.server.Close() },

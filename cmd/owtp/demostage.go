@@ -11,12 +11,13 @@ import (
 	"github.com/owtp-go/owtp"
 )
 
-// A demoStage is everybody who plays: a server, a client, an impostor, and the
-// wires between them that an attacker holds.
+// A demoStage is everybody who plays: a server, a client, an impostor, and what
+// an attacker holds, the wires between them and a message broker.
 type demoStage struct {
 	server, client, impostor *owtp.OWTPNode
 
 	taps    map[string]*tap // by transport
+	queue   *demoBroker
 	proxy   *tamperProxy
 	greeted atomic.Int64 // how often the server ran a greeting
 	fooled  atomic.Int64 // how often the impostor was called
@@ -27,7 +28,7 @@ type demoStage struct {
 const demoCallTime = 5 * time.Second
 
 func newDemoStage() (*demoStage, error) {
-	s := &demoStage{taps: make(map[string]*tap)}
+	s := &demoStage{taps: make(map[string]*tap), queue: new(demoBroker)}
 	if err := s.start(); err != nil {
 		s.close()
 		return nil, err
@@ -71,7 +72,17 @@ func (s *demoStage) start() (err error) {
 		return err
 	}
 	s.closers = append(s.closers, s.proxy.close)
-	return nil
+	closers, err := s.queue.start(s.client.NodeID(), s.handleQueue)
+	s.closers = append(s.closers, closers...)
+	return err
+}
+
+// handleQueue binds the same methods to a server behind the broker.
+func (s *demoStage) handleQueue(n *owtp.OWTPNode, greeted func()) error {
+	return errors.Join(
+		n.HandleFunc("greet", func(ctx *owtp.Context) { greeted(); s.greet(ctx) }),
+		n.HandleFunc("introduce", introduce),
+	)
 }
 
 // close ends everybody, the wires first.
@@ -110,6 +121,15 @@ func (s *demoStage) parts() []demoPart {
 	return []demoPart{
 		{textHTTP, modes(owtp.HTTP)},
 		{textWebSocket, append(modes(owtp.Websocket), demoStep{textCallBack, s.proveCallBack})},
+		{textQueue, []demoStep{
+			{textQueueOpen, s.proveQueueOpen},
+			{textQueueSealed, func(ctx context.Context) error {
+				return errors.Join(s.proveQueueSealed(ctx, "aes"), s.proveQueueSealed(ctx, "sm4"))
+			}},
+			{textQueueCallBack, s.proveQueueCallBack},
+			{textQueueReplay, s.proveQueueReplay},
+			{textQueueReplicas, s.proveQueueReplicas},
+		}},
 		{textAttacks, []demoStep{
 			{textTamperThere, func(ctx context.Context) error { return s.proveTamper(ctx, true) }},
 			{textTamperBack, func(ctx context.Context) error { return s.proveTamper(ctx, false) }},

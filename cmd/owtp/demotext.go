@@ -24,8 +24,8 @@ eavesdropper sits on the wire between them. A node's name is made from its key.
 	textBroken = text{"    NOT AS PROMISED: %s", "    与承诺不符：%s"}
 
 	textSummary = text{
-		"\nAll %d promises were kept, in %v. The same handlers answered over both transports and in every mode.",
-		"\n%d 项承诺全部兑现，用时 %v。两种传输、各种模式用的都是同一套路由方法。",
+		"\nAll %d promises were kept, in %v. The same handlers answered over all three transports and in every mode.",
+		"\n%d 项承诺全部兑现，用时 %v。三种传输、各种模式用的都是同一套路由方法。",
 	}
 	textSummaryBroken = text{
 		"\n%d of %d promises were NOT kept. This build must not be trusted.",
@@ -34,6 +34,7 @@ eavesdropper sits on the wire between them. A node's name is made from its key.
 
 	textHTTP      = text{"Over HTTP", "通过 HTTP"}
 	textWebSocket = text{"Over WebSocket", "通过 WebSocket"}
+	textQueue     = text{"Through a message broker (NATS, in this process), whose owner is the attacker", "通过消息队列（本进程内的 NATS），攻击者就是队列服务器的主人"}
 	textAttacks   = text{"Three attacks, which fail", "三种攻击，均告失败"}
 
 	textOpen = text{
@@ -55,6 +56,27 @@ eavesdropper sits on the wire between them. A node's name is made from its key.
 	textCallBack = text{
 		"call back: the server calls the client over the same connection and gets an answer.",
 		"回调：服务端沿同一连接反向调用客户端，并得到应答。",
+	}
+
+	textQueueOpen = text{
+		"open: two nodes that reach only the broker call each other, and its owner reads the answer.",
+		"明文：两个节点只能连到队列服务器，调用成功，而其主人能读到应答。",
+	}
+	textQueueSealed = text{
+		"sealed, aes and sm4: the same call; the broker's owner sees only noise.",
+		"密文 aes 与 sm4：同样的调用，队列服务器的主人看到的只是乱码。",
+	}
+	textQueueCallBack = text{
+		"call back: the server calls the client through the broker and gets an answer.",
+		"回调：服务端经队列反向调用客户端，并得到应答。",
+	}
+	textQueueReplay = text{
+		"replay: the broker's owner sends a sealed call again, bit for bit; it does not run a second time.",
+		"重放：队列服务器的主人把密文请求原样再发一次，不会被第二次执行。",
+	}
+	textQueueReplicas = text{
+		"replicas: two servers with one key share a queue; one ends, and its callers find the other at once.",
+		"副本：两个同密钥的服务端共用一个队列，其中一个退出后，其调用者立即找到另一个。",
 	}
 
 	textTamperThere = text{
