@@ -128,7 +128,16 @@ func TestContext(t *testing.T) {
 	if err := p.Put(t.Context(), "a", []byte("1"), 0); err != nil {
 		t.Fatal(err)
 	}
-	s.Pause(t)
+	pause := func() {
+		s.Pause(t)
+		eventually(t, "the server has stopped", func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			_, err := p.Get(ctx, "a")
+			return err != nil
+		})
+	}
+	pause()
 	ctx, cancel := context.WithCancel(t.Context())
 	errs := make(chan error)
 	for range 20 { // more than there are connections
@@ -160,7 +169,7 @@ func TestContext(t *testing.T) {
 		}
 	}
 	// Close does not wait for a server that does not answer.
-	s.Pause(t)
+	pause()
 	go func() {
 		_, err := p.Get(context.Background(), "a")
 		errs <- err

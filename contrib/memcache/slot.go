@@ -28,6 +28,7 @@ type slot struct {
 
 	mu   sync.Mutex
 	ctx  context.Context // of the operation that is under way
+	end  time.Time       // of its time; none of its waits is longer
 	conn *conn           // that it uses
 	shut bool
 }
@@ -46,34 +47,71 @@ func (s *Store) do(ctx context.Context, op func(c *slot) error) error {
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	own, cancel := context.WithTimeout(ctx, s.o.Timeout)
-	defer cancel()
-	var c *slot
-	select {
-	case c = <-s.free:
-	case <-s.closing:
-		return session.ErrClosed
-	case <-own.Done():
-		return s.ended(ctx)
+	end := time.Now().Add(s.o.Timeout)
+	if first, ok := ctx.Deadline(); ok && first.Before(end) {
+		end = first
 	}
-	err := c.run(own, op)
-	s.free <- c
+	c, err := s.take(ctx, end)
+	if err != nil {
+		return err
+	}
+	err = c.run(ctx, end, op)
+	s.release(c)
 	if err == nil || settled(err) {
 		return err
 	}
 	if err := s.ready(ctx); err != nil {
 		return err
 	}
-	if own.Err() != nil {
+	if !time.Now().Before(end) {
 		return s.ended(ctx)
 	}
 	return fmt.Errorf("memcache: %w", err)
+}
+
+// take waits for a free slot.
+func (s *Store) take(ctx context.Context, end time.Time) (*slot, error) {
+	select {
+	case <-s.tokens:
+		return s.pop(), nil
+	default:
+	}
+	patience := time.NewTimer(time.Until(end))
+	defer patience.Stop()
+	select {
+	case <-s.tokens:
+		return s.pop(), nil
+	case <-s.closing:
+		return nil, session.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-patience.C:
+		return nil, s.ended(ctx)
+	}
+}
+
+func (s *Store) pop() *slot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.free[len(s.free)-1]
+	s.free = s.free[:len(s.free)-1]
+	return c
+}
+
+func (s *Store) release(c *slot) {
+	s.mu.Lock()
+	s.free = append(s.free, c)
+	s.mu.Unlock()
+	s.tokens <- struct{}{}
 }
 
 // ended is the error of an operation that took too long.
 func (s *Store) ended(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if end, ok := ctx.Deadline(); ok && !time.Now().Before(end) {
+		return context.DeadlineExceeded
 	}
 	return fmt.Errorf("memcache: no answer within %v: %w", s.o.Timeout, context.DeadlineExceeded)
 }
@@ -91,14 +129,14 @@ func settled(err error) bool {
 	return false
 }
 
-// run runs an operation under ctx.
-func (c *slot) run(ctx context.Context, op func(c *slot) error) error {
+// run runs an operation under ctx, until end at the latest.
+func (c *slot) run(ctx context.Context, end time.Time, op func(c *slot) error) error {
 	if now := c.s.life.Load(); c.life != now {
 		c.client.Close()
 		c.life = now
 	}
 	c.mu.Lock()
-	c.ctx = ctx
+	c.ctx, c.end = ctx, end
 	c.mu.Unlock()
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -136,11 +174,13 @@ func (c *slot) interruptConn() {
 
 func (c *slot) dial(_ context.Context, network, address string) (net.Conn, error) {
 	c.mu.Lock()
-	ctx, shut := c.ctx, c.shut
+	ctx, end, shut := c.ctx, c.end, c.shut
 	c.mu.Unlock()
 	if shut || ctx == nil {
 		return nil, session.ErrClosed
 	}
+	ctx, cancel := context.WithDeadline(ctx, end)
+	defer cancel()
 	nc, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -163,8 +203,8 @@ func (n *conn) SetDeadline(t time.Time) error {
 	ctx := n.slot.ctx
 	if n.slot.shut || ctx == nil || ctx.Err() != nil {
 		t = past
-	} else if end, ok := ctx.Deadline(); ok && end.Before(t) {
-		t = end
+	} else if n.slot.end.Before(t) {
+		t = n.slot.end
 	}
 	return n.Conn.SetDeadline(t)
 }

@@ -51,11 +51,14 @@ func init() { session.Register("memcache", Open) }
 type Store struct {
 	o       Options
 	servers servers
-	free    chan *slot // those that nobody uses
 	slots   []*slot
+	tokens  chan struct{} // one for each slot that nobody uses
 	closing chan struct{}
 	once    sync.Once
 	life    lives
+
+	mu   sync.Mutex
+	free []*slot // what was used last is used first: few connections where few are needed
 }
 
 var _ session.Provider = (*Store)(nil)
@@ -67,14 +70,14 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{o: o, free: make(chan *slot, o.PoolSize), closing: make(chan struct{})}
+	s := &Store{o: o, tokens: make(chan struct{}, o.PoolSize), closing: make(chan struct{})}
 	for _, address := range o.Servers {
 		s.servers = append(s.servers, newServer(address))
 	}
 	for range o.PoolSize {
 		c := newSlot(s)
 		s.slots = append(s.slots, c)
-		s.free <- c
+		s.release(c)
 	}
 	if err := s.do(ctx, func(c *slot) error { return c.client.Ping() }); err != nil {
 		s.Close()
@@ -123,7 +126,9 @@ func (s *Store) Close() error {
 			c.interrupt()
 		}
 		for range s.slots {
-			c := <-s.free // each comes back as soon as it was interrupted
+			<-s.tokens // each comes back as soon as its slot was interrupted
+		}
+		for _, c := range s.slots {
 			c.client.Close()
 		}
 	})

@@ -5,8 +5,8 @@ import (
 	"database/sql"
 	"testing"
 
-	"github.com/owtp-go/owtp/contrib/internal/sqlstore/sqltest"
 	"github.com/owtp-go/owtp/internal/servers"
+	"github.com/owtp-go/owtp/session/sessiontest"
 )
 
 func BenchmarkStore(b *testing.B) {
@@ -27,7 +27,7 @@ func BenchmarkStore(b *testing.B) {
 	get := prepare("SELECT value FROM " + table + " WHERE name = ?")
 	put := prepare("INSERT INTO " + table + " VALUES (?, ?) ON DUPLICATE KEY UPDATE value = VALUES(value)")
 	add := prepare("INSERT IGNORE INTO " + table + " VALUES (?, ?)")
-	sqltest.Benchmark(b, open(b, s.DSN), sqltest.Bare{
+	sessiontest.Benchmark(b, open(b, s.DSN), sessiontest.Bare{
 		Get: func(ctx context.Context, key string) (value []byte, err error) {
 			return value, get.QueryRowContext(ctx, []byte(key)).Scan(&value)
 		},

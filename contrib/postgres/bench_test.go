@@ -4,8 +4,8 @@ import (
 	"context"
 	"testing"
 
-	"github.com/owtp-go/owtp/contrib/internal/sqlstore/sqltest"
 	"github.com/owtp-go/owtp/internal/servers"
+	"github.com/owtp-go/owtp/session/sessiontest"
 )
 
 func BenchmarkStore(b *testing.B) {
@@ -13,7 +13,7 @@ func BenchmarkStore(b *testing.B) {
 	pool := database(b, with(b, s.DSN, "pool_max_conns", "16"))
 	table := newTable()
 	exec(b, pool, "CREATE TABLE "+table+" (key bytea PRIMARY KEY, value bytea)")
-	sqltest.Benchmark(b, open(b, s.DSN), sqltest.Bare{
+	sessiontest.Benchmark(b, open(b, s.DSN), sessiontest.Bare{
 		Get: func(ctx context.Context, key string) (value []byte, err error) {
 			return value, pool.QueryRow(ctx, "SELECT value FROM "+table+" WHERE key = $1", []byte(key)).Scan(&value)
 		},
