@@ -17,5 +17,8 @@ func (s *Store) Block() (release func()) {
 // QueueLen is how many writes may wait.
 const QueueLen = queueLen
 
+// Waiting is how many writes wait now.
+func (s *Store) Waiting() int { return len(s.queue) }
+
 // SetLimit sets the hard limit of the file's size.
 func (s *Store) SetLimit(bytes int) { s.db.MaxSize = bytes }

@@ -84,7 +84,10 @@ func (s *Store) List(ctx context.Context, prefix, after string, limit int) (keys
 		cursor := tx.Bucket(recordsBucket).Cursor()
 		now := s.clock.now()
 		k, b := cursor.Seek([]byte(max(prefix, after)))
-		for ; k != nil && len(keys) < limit && bytes.HasPrefix(k, []byte(prefix)); k, b = cursor.Next() {
+		for n := 0; k != nil && len(keys) < limit && bytes.HasPrefix(k, []byte(prefix)); k, b = cursor.Next() {
+			if n++; n%1024 == 0 && ctx.Err() != nil {
+				return ctx.Err()
+			}
 			if string(k) <= after {
 				continue
 			}
