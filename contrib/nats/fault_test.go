@@ -218,9 +218,7 @@ func TestNotSentWhileAway(t *testing.T) {
 		}
 		return failed == 10
 	})
-	r.mu.Lock()
-	r.cut = false
-	r.mu.Unlock()
+	r.Mend()
 	eventually(t, "it comes back", func() bool {
 		_, err := send(t, x, message("x"))
 		return err == nil
@@ -485,5 +483,77 @@ func TestCloseWhileBusy(t *testing.T) {
 	all.Wait()
 	if _, err := e.Exchange(t.Context(), message("x")); !errors.Is(err, net.ErrClosed) || !errors.Is(err, transport.ErrNotSent) {
 		t.Errorf("an exchange after Close: %v", err)
+	}
+}
+
+// TestCloseWhileAway: an answer that waits for the broker does not hold up Close.
+func TestCloseWhileAway(t *testing.T) {
+	p := installed(t)
+	r := newRelay(t, strings.TrimPrefix(p.url, "nats://"))
+	cfg := p.config()
+	entered, proceed := make(chan struct{}), make(chan struct{})
+	serving := cfg
+	serving.Address = r.url()
+	e := listen(t, serving, func(ctx context.Context, from transport.Remote, m transport.Message) (transport.Message, error) {
+		close(entered)
+		<-proceed
+		return echo(ctx, from, m)
+	})
+	x := dial(t, cfg)
+	failed := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		_, err := x.Exchange(ctx, message("x"))
+		failed <- err
+	}()
+	<-entered
+	r.Cut(true)
+	eventually(t, "the connection is known to be lost", func() bool {
+		_, err := e.Exchange(t.Context(), message("x"))
+		return errors.Is(err, transport.ErrNotSent)
+	})
+	close(proceed)
+	start := time.Now()
+	if err := e.Close(); err != nil || time.Since(start) > patience/3 {
+		t.Errorf("Close: %v after %v", err, time.Since(start))
+	}
+	if err := <-failed; !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the caller: %v", err)
+	}
+}
+
+// TestAnswerAfterCut: the answer of a handler that was at work when its connection
+// was lost is sent over the next one.
+func TestAnswerAfterCut(t *testing.T) {
+	p := installed(t)
+	for _, options := range []string{"", "?durable=true"} {
+		r := newRelay(t, strings.TrimPrefix(p.url, "nats://"))
+		cfg := p.config()
+		serving := cfg
+		serving.Address = r.url() + options
+		var handled atomic.Int32
+		var e transport.Endpoint
+		e = listen(t, serving, func(ctx context.Context, from transport.Remote, m transport.Message) (transport.Message, error) {
+			if handled.Add(1) == 1 {
+				r.Cut(true)
+				eventually(t, "the loss is known", func() bool {
+					to := message("x")
+					to.To = "nowhere"
+					_, err := e.Exchange(t.Context(), to)
+					var refusal *transport.Refusal
+					return errors.Is(err, transport.ErrNotSent) && !errors.As(err, &refusal)
+				})
+				time.AfterFunc(50*time.Millisecond, r.Mend)
+			}
+			return echo(ctx, from, m)
+		})
+		cfg.Address += options
+		if m, err := send(t, dial(t, cfg), message("x")); err != nil || string(m.Data) != "x" {
+			t.Errorf("with %q: %q, %v", options, m.Data, err)
+		}
+		if n := handled.Load(); n != 1 {
+			t.Errorf("with %q: it was handled %d times", options, n)
+		}
 	}
 }

@@ -90,7 +90,7 @@ func (r *request) bury() {
 		h = make(natsgo.Header)
 	}
 	h[headerReason], h[headerDeliveries] = []string{line(r.job.doom)}, []string{strconv.FormatUint(r.job.count, 10)}
-	ctx, cancel := context.WithTimeout(r.e.ctx, r.e.cfg.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(r.e.handling, r.e.cfg.HandshakeTimeout)
 	defer cancel()
 	s, err := r.e.connected(ctx)
 	if err == nil {

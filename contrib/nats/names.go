@@ -88,7 +88,7 @@ func newReply(queue string, expires time.Duration) (subject, token string) {
 	b = append(append(b, queue...), '.')
 	b = base64.RawURLEncoding.AppendEncode(b, random[:])
 	if expires > 0 {
-		b = strconv.AppendInt(b, int64((expires+time.Second-1)/time.Second), 10)
+		b = strconv.AppendInt(b, int64((expires-1)/time.Second)+1, 10)
 	}
 	subject = string(b)
 	return subject, subject[len(queue)+1:][:tokenLen]

@@ -113,3 +113,10 @@ func (r *relay) Stall(still bool) {
 	r.still = still
 	r.going.Broadcast()
 }
+
+// Mend lets new connections through again.
+func (r *relay) Mend() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cut = false
+}

@@ -196,7 +196,7 @@ func (e *endpoint) refuse(queue, mark string, status int, reason string) bool {
 func (r *request) publish(to string, h natsgo.Header, data []byte) error {
 	s := r.e.session.Load()
 	if s == nil || !s.pipe.HasRoom() {
-		ctx, cancel := context.WithDeadline(r.e.ctx, r.until)
+		ctx, cancel := context.WithDeadline(r.e.handling, r.until) // Close does not wait for it
 		defer cancel()
 		var err error
 		if s, err = r.e.connected(ctx); err != nil {

@@ -14,7 +14,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/owtp-go/owtp/contrib/internal/natslink"
-	"github.com/owtp-go/owtp/transport"
 )
 
 const (
@@ -195,7 +194,7 @@ func (e *endpoint) complaint(s *session, sub *natsgo.Subscription, err error) {
 	switch {
 	case errors.Is(err, natsgo.ErrPermissionViolation):
 		if denied := deniedSubject.FindStringSubmatch(err.Error()); denied != nil {
-			e.waiting.fail(denied[1], transport.NotSent(fmt.Errorf("owtp: the account may not publish to %q", denied[1])))
+			e.waiting.deny(denied[1])
 		}
 		if end := s.asking.Load(); end != nil {
 			(*end)(err)

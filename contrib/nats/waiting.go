@@ -1,9 +1,13 @@
 package nats
 
 import (
+	"fmt"
+	"slices"
 	"sync"
 
 	natsgo "github.com/nats-io/nats.go"
+
+	"github.com/owtp-go/owtp/transport"
 )
 
 // waiting are the exchanges that wait for something, by token. It is safe for
@@ -58,14 +62,24 @@ func (w *waiting) answered(token string, m *natsgo.Msg) {
 	}
 }
 
-// fail ends the exchanges with one subject.
-func (w *waiting) fail(subject string, err error) {
+// deny ends the exchanges with a subject that the broker has just not let us
+// publish to. If there are several nobody knows which one it was: permissions may
+// have changed after another one was sent.
+func (w *waiting) deny(subject string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	var denied []*waiter
 	for _, x := range w.byToken {
-		if x.to == subject {
-			x.give(result{err: err})
+		if x.to == subject && !slices.Contains(denied, x) {
+			denied = append(denied, x)
 		}
+	}
+	err := fmt.Errorf("owtp: the account may not publish to %q", subject)
+	if len(denied) == 1 {
+		err = transport.NotSent(err)
+	}
+	for _, x := range denied {
+		x.give(result{err: err})
 	}
 }
 
