@@ -136,11 +136,7 @@ func (r *remote) shake(ctx context.Context, suites []*secure.Suite, mode wire.Mo
 		return nil, newError(ErrDenialOfService, "the store cannot give the epoch: %w", err)
 	}
 	ended := r.ended()
-	proof, s, err := n.shakeHands(ctx, o, exchangeWith(r.exch, to))
-	if to != "" && errors.Is(err, transport.ErrNotSent) { // that replica is gone
-		r.leaveReplica(to)
-		proof, s, err = n.shakeHands(ctx, o, exchangeWith(r.exch, ""))
-	}
+	proof, s, err := r.shakeWith(ctx, o, to)
 	if err != nil {
 		return nil, err
 	}
@@ -161,6 +157,31 @@ func (r *remote) shake(ctx context.Context, suites []*secure.Suite, mode wire.Mo
 	r.earlier = r.session
 	r.session = &clientSession{Session: s, renew: time.Now().Add(life - life/8)}
 	return r.session, nil
+}
+
+// shakeWith shakes hands with the replica that takes a queue, "" being whichever
+// is there, and with whichever is there if that one is gone. The broker need not
+// say so: the replica may be stuck, or somebody else, who merely listens, may
+// subscribe to its queue. So it has half of the time; to be asked twice does
+// nothing to a peer.
+func (r *remote) shakeWith(ctx context.Context, o secure.Offer, to string) (*secure.Proof, *secure.Session, error) {
+	if to == "" {
+		return r.node.shakeHands(ctx, o, exchangeWith(r.exch, ""))
+	}
+	first := ctx
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		first, cancel = context.WithTimeout(ctx, time.Until(end)/2)
+		defer cancel()
+	}
+	proof, s, err := r.node.shakeHands(first, o, exchangeWith(r.exch, to))
+	if err == nil || !errors.Is(err, transport.ErrNotSent) && (first.Err() == nil || ctx.Err() != nil) {
+		return proof, s, err
+	}
+	if !r.leaveReplica(to) {
+		return proof, s, err
+	}
+	return r.node.shakeHands(ctx, o, exchangeWith(r.exch, ""))
 }
 
 // An attempted is what one attempt was and came to.
