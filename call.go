@@ -192,11 +192,13 @@ func (n *OWTPNode) callBack(ctx context.Context, pid string, p *wire.Packet) (ou
 		if l == nil || l.bar != nil {
 			return out, unknownPeer(pid)
 		}
-		if !l.usable() {
-			return out, newError(ErrNetworkDisconnected, "the peer's connection is closing")
+		if !l.usable() { // since we looked, perhaps: another may have taken its place
+			err = newError(ErrNetworkDisconnected, "the peer's connection is closing")
+			continue
 		}
 		out = outcome{req: p, proved: l.send != nil}
-		if out.resp, out.sent, err = l.transact(ctx, p); out.sent || !errors.Is(err, errReplaced) {
+		out.resp, out.sent, err = l.transact(ctx, p)
+		if out.sent || err == nil || ctx.Err() != nil || l.usable() && !errors.Is(err, errReplaced) {
 			return out, err
 		}
 	}
