@@ -14,8 +14,8 @@ import (
 
 // Connect makes a peer known under a name and reaches it. The name is its node
 // ID, which it must then prove, or an alias, which is bound to the first ID
-// that is proved under it. WebSocket dials and shakes hands; HTTP makes one
-// exchange in which the peer proves itself, and none at all in open mode. A
+// that is proved under it. WebSocket dials and shakes hands; HTTP and MQ make
+// one exchange in which the peer proves itself, and none at all in open mode. A
 // name that is connected with an equal configuration is left as it is, or
 // dialled if it has no connection just now; with another it is an error.
 func (n *OWTPNode) Connect(pid string, cfg ConnectConfig) error {

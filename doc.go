@@ -1,7 +1,7 @@
-// Package owtp lets two programs call each other's methods over HTTP and
-// WebSocket, with the same handlers on every transport. A node is an SM2 key
-// pair; its ID is made from the public key, so that who answers is proved and
-// not claimed. Calls may be signed (proof that lasts), sealed (nobody on the way
+// Package owtp lets two programs call each other's methods over HTTP, WebSocket
+// and message queues (RabbitMQ; NATS by importing contrib/nats), with the same
+// handlers on every transport. A node is an SM2 key pair; its ID is made from
+// the public key, so that who answers is proved and not claimed. Calls may be signed (proof that lasts), sealed (nobody on the way
 // reads or changes them) or both, without TLS, and nothing that somebody
 // recorded can be sent again. docs/PROTOCOL.md specifies what goes over the wire.
 //
@@ -34,7 +34,7 @@
 //
 //	mode           how                                   peer's ID  others can read
 //	open           neither flag                          random     yes
-//	signed         EnableSignature                       proved     HTTP: yes; WebSocket: no
+//	signed         EnableSignature                       proved     HTTP, MQ: yes; WebSocket: no
 //	sealed         KeyAgreement or EnableKeyAgreement    proved     no
 //	sealed+signed  both                                  proved     no
 //
@@ -60,10 +60,10 @@
 //
 // In a handler [Context.Proved] says whether Context.PID is a node ID that the
 // peer has proved. Otherwise it is random and lives as long as the connection
-// or, on HTTP, the request. SetSession and its kin keep data under that ID: for
+// or, on HTTP and MQ, the request. SetSession and its kin keep data under that ID: for
 // a proved peer on whatever transport it comes, for an anonymous one until its
-// connection ends, and for an anonymous one over HTTP not at all, which is an
-// error.
+// connection ends, and for an anonymous one over HTTP or MQ not at all, which is
+// an error.
 //
 // # Calls and errors
 //
@@ -84,9 +84,9 @@
 //
 // # Life of a node
 //
-// [OWTPNode.Listen] returns once the port is bound. Connect over WebSocket dials
-// and shakes hands; over HTTP it makes one exchange in which the peer proves
-// itself, and none in open mode. A connection that is lost is made anew, with a
+// [OWTPNode.Listen] returns once the port is bound or the queue is consumed.
+// Connect over WebSocket dials and shakes hands; over HTTP and MQ it makes one
+// exchange in which the peer proves itself, and none in open mode. A connection that is lost is made anew, with a
 // new handshake, while calls wait until their deadline and then end with 430;
 // after the peer closed it for good, only another Connect does. [OWTPNode.Shutdown]
 // lets finish what runs and answers the rest with 503. [OWTPNode.Close] ends
@@ -107,7 +107,7 @@
 //   - StoreKey: 32 bytes that seal what is stored; derived from the private key
 //   - PreviousStoreKey: opens as well while StoreKey is being changed; none
 //   - Trust: whom to believe at first contact; [TrustFirstContact]
-//   - Window: how far clocks may differ on HTTP; 30 s
+//   - Window: how far clocks may differ on HTTP and MQ; 30 s
 //   - MaxQueueTime: how long a message may lie in a queue; 1 h
 //   - Limits: what peers can make the node do; see [Limits]
 //   - Logger: who is told what happens; nobody
