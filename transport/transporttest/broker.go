@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"maps"
-	"net"
 	"slices"
 	"sync"
 	"time"
@@ -49,7 +47,8 @@ type queue struct {
 
 type delivery struct {
 	Queued
-	until time.Time
+	until  time.Time
+	served chan Queued // gets what the consumer answers, if somebody wants to know
 }
 
 // NewBroker returns a broker without queues.
@@ -66,7 +65,38 @@ func (b *Broker) OnMessage(f func(Queued) []Queued) {
 }
 
 // Inject puts a message into a queue, as the broker's owner can.
-func (b *Broker) Inject(m Queued) error { return b.put(m, time.Time{}) }
+func (b *Broker) Inject(m Queued) error { return b.put(delivery{Queued: m}) }
+
+// Deliver injects a message and waits until a consumer is done with it. It
+// returns the answer, of no octets where there is none, which goes its own way
+// as well. Without To it is some shared queue that gets the message.
+func (b *Broker) Deliver(ctx context.Context, m Queued) (Queued, error) {
+	if m.To == "" {
+		m.To = b.someQueue()
+	}
+	served := make(chan Queued, 1)
+	if err := b.put(delivery{Queued: m, served: served}); err != nil {
+		return Queued{}, err
+	}
+	select {
+	case answer := <-served:
+		return answer, nil
+	case <-ctx.Done():
+		return Queued{}, fmt.Errorf("nobody is done with a message in %q: %w", m.To, ctx.Err())
+	}
+}
+
+// someQueue is the last of the shared queues by name, or "".
+func (b *Broker) someQueue() (last string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for name, q := range b.queues {
+		if !q.private {
+			last = max(last, name)
+		}
+	}
+	return last
+}
 
 // Waiting returns the number of messages in a queue that nobody has taken.
 func (b *Broker) Waiting(name string) int {
@@ -114,6 +144,19 @@ func (b *Broker) Lose(reply string) {
 	}
 }
 
+// CutExchanges breaks off every exchange under way, as a lost connection to the
+// broker does. What was sent stays where it is, and the answers reach nobody.
+func (b *Broker) CutExchanges() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for e := range b.ends {
+		for id, answer := range e.answers {
+			close(answer)
+			delete(e.answers, id)
+		}
+	}
+}
+
 // Kind implements [transport.Transport].
 func (b *Broker) Kind() transport.Kind { return transport.MQ }
 
@@ -135,13 +178,9 @@ func (b *Broker) Listen(ctx context.Context, cfg transport.Config, h transport.H
 // DialExchange implements [transport.ExchangeDialer]. Without WriteQueueName it
 // is some shared queue of the broker that is written to.
 func (b *Broker) DialExchange(ctx context.Context, cfg transport.Config) (transport.Exchanger, error) {
-	b.mu.Lock()
-	for _, name := range slices.Sorted(maps.Keys(b.queues)) {
-		if cfg.WriteQueueName == "" && !b.queues[name].private {
-			cfg.WriteQueueName = name
-		}
+	if cfg.WriteQueueName == "" {
+		cfg.WriteQueueName = b.someQueue()
 	}
-	b.mu.Unlock()
 	return b.Open(ctx, cfg, nil)
 }
 
@@ -184,10 +223,7 @@ func (b *Broker) Open(ctx context.Context, cfg transport.Config, h transport.Han
 	return e, nil
 }
 
-var (
-	errBrokerDown = errors.New("the broker is not reachable")
-	errNoQueue    = errors.New("nobody consumes the queue")
-)
+var errBrokerDown = errors.New("the broker is not reachable")
 
 // send lets the broker's owner have his way with a message.
 func (b *Broker) send(m Queued, until time.Time) error {
@@ -198,17 +234,17 @@ func (b *Broker) send(m Queued, until time.Time) error {
 		return transport.NotSent(errBrokerDown)
 	}
 	if hook == nil {
-		return b.put(m, until)
+		return b.put(delivery{Queued: m, until: until})
 	}
 	m.Message.Data = slices.Clone(m.Message.Data)
 	var err error
 	for _, m := range hook(m) {
-		err = errors.Join(err, b.put(m, until))
+		err = errors.Join(err, b.put(delivery{Queued: m, until: until}))
 	}
 	return err
 }
 
-func (b *Broker) put(m Queued, until time.Time) error {
+func (b *Broker) put(m delivery) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	q := b.queues[m.To]
@@ -217,12 +253,12 @@ func (b *Broker) put(m Queued, until time.Time) error {
 	}
 	switch {
 	case q == nil:
-		return transport.NotSent(fmt.Errorf("queue %q: %w", m.To, errNoQueue))
+		return transport.NotSent(&transport.Refusal{Status: 430, Reason: fmt.Sprintf("nobody consumes queue %q", m.To)})
 	case len(q.waiting) >= q.limit:
 		return transport.NotSent(&transport.Refusal{Status: 503, Reason: "the queue is full"})
 	}
 	m.Message.Data = slices.Clone(m.Message.Data)
-	q.waiting = append(q.waiting, delivery{m, until})
+	q.waiting = append(q.waiting, m)
 	b.pump(q)
 	return nil
 }
@@ -243,198 +279,4 @@ func (b *Broker) pump(q *queue) {
 		}
 		e.take(q, d)
 	}
-}
-
-// An endpoint is one node's place at the broker. Its fields are guarded by the
-// broker's lock.
-type endpoint struct {
-	b       *Broker
-	cfg     transport.Config
-	h       transport.Handler
-	names   transport.Queues
-	ctx     context.Context
-	cancel  context.CancelFunc
-	answers map[string]chan Queued
-	held    map[*delivery]string // and the queue that it came from
-	taken   []string             // reply queues of others
-	closing bool
-	gone    bool
-	running sync.WaitGroup
-}
-
-func (e *endpoint) hasRoom(q *queue) bool {
-	if e.gone {
-		return false
-	}
-	return q.name == e.names.Reply || slices.Contains(e.taken, q.name) || !e.closing && len(e.held) < e.cfg.MaxDeliveries
-}
-
-func (e *endpoint) take(q *queue, d delivery) {
-	if q.name == e.names.Reply || slices.Contains(e.taken, q.name) {
-		if answer := e.answers[d.Correlation]; answer != nil {
-			delete(e.answers, d.Correlation)
-			answer <- d.Queued
-		}
-		return
-	}
-	held := &d
-	e.held[held] = q.name
-	e.running.Go(func() { e.serve(held) })
-}
-
-func (e *endpoint) serve(d *delivery) {
-	m := d.Message
-	m.To, m.ReplyTo = d.To, d.ReplyTo
-	var answer transport.Message
-	var err error = &transport.Refusal{Status: 413, Reason: "message too large"}
-	if len(m.Data) <= e.cfg.MaxMessage {
-		answer, err = e.h.ServeExchange(e.ctx, transport.Remote{Addr: e.RemoteAddr(), LocalAddr: "local"}, m)
-	}
-	e.b.mu.Lock()
-	_, mine := e.held[d]
-	e.b.mu.Unlock()
-	if mine {
-		e.reply(d, answer, err)
-	}
-	e.b.mu.Lock()
-	defer e.b.mu.Unlock()
-	delete(e.held, d)
-	for _, q := range e.b.queues {
-		e.b.pump(q)
-	}
-}
-
-func (e *endpoint) reply(d *delivery, answer transport.Message, err error) {
-	to := answer.To
-	if to == "" {
-		to = d.ReplyTo
-	}
-	out := Queued{From: e.names.Reply, To: to, Answer: true, Correlation: d.Correlation, Message: answer}
-	if err != nil && !errors.As(err, &out.Refusal) {
-		return
-	}
-	if len(answer.Data) > 0 || out.Refusal != nil {
-		_ = e.b.send(out, time.Time{}) // whoever asked may be gone
-	}
-}
-
-// Exchange implements [transport.Exchanger].
-func (e *endpoint) Exchange(ctx context.Context, m transport.Message) (transport.Message, error) {
-	to := m.To
-	if to == "" {
-		to = e.cfg.WriteQueueName
-	}
-	if len(m.Data) > e.cfg.MaxMessage {
-		return transport.Message{}, transport.NotSent(&transport.Refusal{Status: 413, Reason: "message too large to send"})
-	}
-	until, _ := ctx.Deadline()
-	var letters [16]byte
-	rand.Read(letters[:])
-	out := Queued{From: e.names.Reply, To: to, ReplyTo: e.names.Reply, Correlation: hex.EncodeToString(letters[:]), Message: m}
-	if m.ReplyTo != "" { // a man in the middle takes the answer in the sender's place
-		out.ReplyTo = m.ReplyTo
-	}
-	answer := make(chan Queued, 1)
-	e.b.mu.Lock()
-	if e.gone {
-		e.b.mu.Unlock()
-		return transport.Message{}, transport.NotSent(net.ErrClosed)
-	}
-	if q := e.b.queues[out.ReplyTo]; q == nil {
-		e.b.queues[out.ReplyTo] = &queue{name: out.ReplyTo, limit: 1 << 16, private: true, consumers: []*endpoint{e}}
-		e.taken = append(e.taken, out.ReplyTo)
-	}
-	if !m.OneWay {
-		e.answers[out.Correlation] = answer
-	}
-	e.b.mu.Unlock()
-	defer func() {
-		e.b.mu.Lock()
-		delete(e.answers, out.Correlation)
-		e.b.mu.Unlock()
-	}()
-	if err := e.b.send(out, until); err != nil || m.OneWay {
-		return transport.Message{}, err
-	}
-	select {
-	case a := <-answer:
-		if a.Refusal != nil {
-			return transport.Message{}, a.Refusal
-		}
-		return transport.Message{Form: a.Message.Form, Data: a.Message.Data}, nil
-	case <-ctx.Done():
-		return transport.Message{}, ctx.Err()
-	case <-e.ctx.Done():
-		return transport.Message{}, fmt.Errorf("exchange broken off: %w", net.ErrClosed)
-	}
-}
-
-// Queues implements [transport.Endpoint].
-func (e *endpoint) Queues() transport.Queues { return e.names }
-
-// RemoteAddr implements [transport.Exchanger].
-func (e *endpoint) RemoteAddr() string { return "broker:1" }
-
-// Addr implements [transport.Listener].
-func (e *endpoint) Addr() net.Addr { return brokerAddr(e.cfg.Address) }
-
-type brokerAddr string
-
-func (a brokerAddr) Network() string { return "mq" }
-func (a brokerAddr) String() string  { return string(a) }
-
-// Shutdown implements [transport.Listener].
-func (e *endpoint) Shutdown(ctx context.Context) error {
-	e.b.mu.Lock()
-	e.closing = true
-	e.b.mu.Unlock()
-	done := make(chan struct{})
-	go func() { // ends with the handlers, whose contexts Close ends
-		defer close(done)
-		e.running.Wait()
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// lose takes the endpoint from the broker, and what it holds back.
-func (e *endpoint) lose() {
-	e.b.mu.Lock()
-	defer e.b.mu.Unlock()
-	if e.gone {
-		return
-	}
-	e.gone = true
-	delete(e.b.ends, e)
-	for d, from := range e.held {
-		delete(e.held, d)
-		if q := e.b.queues[from]; q != nil && !q.private {
-			d.Message.Redelivered = true
-			q.waiting = slices.Insert(q.waiting, 0, *d)
-		}
-	}
-	delete(e.b.queues, e.names.Reply)
-	delete(e.b.queues, e.names.Own)
-	for _, name := range e.taken {
-		delete(e.b.queues, name)
-	}
-	if e.b.rest == e {
-		e.b.rest = nil
-	}
-	if q := e.b.queues[e.names.Shared]; q != nil {
-		q.consumers = slices.DeleteFunc(q.consumers, func(o *endpoint) bool { return o == e })
-		e.b.pump(q)
-	}
-}
-
-// Close implements [transport.Exchanger] and [transport.Listener].
-func (e *endpoint) Close() error {
-	e.cancel()
-	e.lose()
-	e.running.Wait()
-	return nil
 }
