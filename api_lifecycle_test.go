@@ -235,6 +235,14 @@ func TestReconnectAfterTheServerRestarts(t *testing.T) {
 			must(t, s.host.Close())
 			if w.connect == owtp.MQ { // a call waits in the queue
 				s.restart(t)
+				if w.proved() {
+					// The first one is returned from the queue of who is gone,
+					// by the word of the broker only.
+					_, err := s.client.CallSync("testhost", "echo", 2)
+					if e := wantStatus(t, err, owtp.ErrOutcomeUnknown); !e.MayHaveRun {
+						t.Errorf("%+v", e)
+					}
+				}
 				answer(t, s.client, "testhost", "echo", 2)
 				return
 			}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,12 +61,6 @@ func allWays() []way {
 		}
 	}
 	return ways
-}
-
-// wires are the ways that a man in the middle of transporttest can stand in. On
-// a queue it is the broker's owner who does.
-func wires(ways []way) []way {
-	return slices.DeleteFunc(ways, func(w way) bool { return w.connect == owtp.MQ })
 }
 
 // someWays has each transport in its weakest and its strongest form.

@@ -248,13 +248,13 @@ func TestAttackDowngrade(t *testing.T) {
 // Downgrade of an answer: a success that is weaker than the request is not an
 // answer, whatever it says.
 func TestAttackDowngradeAnswer(t *testing.T) {
-	for _, g := range proofModes {
+	each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
 		for _, form := range []transport.Form{transport.JSON, transport.Binary} {
 			for _, status := range []uint64{0, 200, 600} {
-				t.Run(fmt.Sprint("http/", g.name, "/form ", form, "/status ", status), func(t *testing.T) {
+				t.Run(fmt.Sprint("form ", form, "/status ", status), func(t *testing.T) {
 					t.Parallel()
 					var forged atomic.Int64
-					r := httpRig(t, g, func(_ context.Context, m transport.Message, pass forward) (transport.Message, error) {
+					r := relayRig(t, m, g, func(_ context.Context, m transport.Message, pass forward) (transport.Message, error) {
 						if isHello(m) {
 							return pass(m)
 						}
@@ -275,5 +275,5 @@ func TestAttackDowngradeAnswer(t *testing.T) {
 				})
 			}
 		}
-	}
+	})
 }

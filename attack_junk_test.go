@@ -74,7 +74,7 @@ func TestAttackJunk(t *testing.T) {
 			addr := b.listen(t, m, inOpen)
 			_, key := newKey(t)
 			honest := newNode(t, owtp.NodeConfig{})
-			if err := honest.Connect("bank", owtp.ConnectConfig{Address: addr, ConnectType: m.name, EnableKeyAgreement: true}); err != nil {
+			if err := honest.Connect("bank", b.at(addr, m, inSealed)); err != nil {
 				t.Fatal(err)
 			}
 			pay := func() {
@@ -247,7 +247,7 @@ func TestAttackStall(t *testing.T) {
 			stalled = append(stalled, a)
 		}
 		client := newNode(t, owtp.NodeConfig{})
-		if err := client.Connect("bank", owtp.ConnectConfig{Address: addr, ConnectType: m.name, EnableSignature: g.sign, EnableKeyAgreement: g.seal}); err != nil {
+		if err := client.Connect("bank", b.at(addr, m, g)); err != nil {
 			t.Fatalf("an honest peer has to wait: %v", err)
 		}
 		resp, err := client.CallSync("bank", "pay", payParams("a"))

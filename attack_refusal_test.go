@@ -47,12 +47,12 @@ func TestAttackFalseRefusal(t *testing.T) {
 			return transport.Message{}, &transport.Refusal{Status: int(status), Reason: "says the proxy"}
 		},
 	}
-	for _, g := range proofModes {
+	each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
 		for name, lie := range forge {
-			t.Run("http/"+g.name+"/"+name, func(t *testing.T) {
+			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				for _, status := range []uint64{400, 401, 402, 409, 413, 429, 503, 504, 600} {
-					if status == 600 && name == "status line" {
+					if status == 600 && name == "status line" && m == overHTTP {
 						continue // HTTP has no such
 					}
 					for _, delivered := range []bool{false, true} {
@@ -61,7 +61,7 @@ func TestAttackFalseRefusal(t *testing.T) {
 								continue // these two make the caller do most
 							}
 							var lies, lying atomic.Int64
-							r := httpRig(t, g, func(_ context.Context, m transport.Message, pass forward) (transport.Message, error) {
+							r := relayRig(t, m, g, func(_ context.Context, m transport.Message, pass forward) (transport.Message, error) {
 								if isHello(m) || lying.Load() == 0 || lies.Load() >= most {
 									return pass(m)
 								}
@@ -89,7 +89,7 @@ func TestAttackFalseRefusal(t *testing.T) {
 				}
 			})
 		}
-	}
+	})
 }
 
 func falseRefusal(form transport.Form, req transport.Message, status uint64) transport.Message {
@@ -163,13 +163,14 @@ func TestAttackFalseRefusalOnConnection(t *testing.T) {
 // whoever holds the others back until they are too old makes the peer itself
 // refuse them. The caller must not take that for the fate of its call.
 func TestAttackFalseRefusalByDelay(t *testing.T) {
+	// On a queue a packet is fresh for as long as its caller waits (7.5).
 	for _, g := range proofModes {
 		t.Run("http/"+g.name, func(t *testing.T) {
 			t.Parallel()
 			const window = 200 * time.Millisecond
 			b := newBank(t, owtp.NodeConfig{Window: window})
 			var n, delayed atomic.Int64
-			addr := relayHTTP(t, b.listen(t, overHTTP, g), func(_ context.Context, m transport.Message, pass forward) (transport.Message, error) {
+			addr := relayTo(t, overHTTP, b.listen(t, overHTTP, g), func(_ context.Context, m transport.Message, pass forward) (transport.Message, error) {
 				if isHello(m) {
 					return pass(m)
 				}

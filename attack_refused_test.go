@@ -14,7 +14,7 @@ import (
 // caller has been told that it did not run and will make a new call; the old
 // one must not run as well.
 func TestAttackReplayRefused(t *testing.T) {
-	each(t, []medium{overHTTP}, proofModes, func(t *testing.T, m medium, g guard) {
+	each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
 		limits := quick
 		limits.MaxRequestsPerPeer = 1
 		b := newBank(t, owtp.NodeConfig{Limits: limits})

@@ -57,6 +57,9 @@ func (r *rig) recover(token string, ran int64) {
 func deliver(t *testing.T, m medium, addr string, messages []transport.Message) (answers []transport.Message) {
 	t.Helper()
 	ctx := short(t)
+	if m == overMQ {
+		return deliverQueued(ctx, t, addr, messages)
+	}
 	if d, ok := m.tr.(transport.ExchangeDialer); ok {
 		x, err := d.DialExchange(ctx, transporttest.Config(addr))
 		if err != nil {
@@ -94,6 +97,23 @@ func deliver(t *testing.T, m medium, addr string, messages []transport.Message) 
 			break
 		}
 		answers = append(answers, answer)
+	}
+	return answers
+}
+
+// strayQueue is a reply queue that nobody consumes.
+const strayQueue = transport.ReplyQueuePrefix + "nobody"
+
+// deliverQueued is deliver for messages that lay in a queue. Their answers go
+// where they say themselves, and are seen on the way.
+func deliverQueued(ctx context.Context, t *testing.T, broker string, messages []transport.Message) (answers []transport.Message) {
+	t.Helper()
+	for _, msg := range messages {
+		answer, err := house.At(broker).Deliver(ctx, transporttest.Queued{ReplyTo: strayQueue, Correlation: "a copy", Message: msg})
+		if err != nil {
+			t.Fatalf("not delivered: %v", err)
+		}
+		answers = append(answers, answer.Message)
 	}
 	return answers
 }
@@ -325,51 +345,53 @@ func TestAttackReorder(t *testing.T) {
 
 // Swap the answers of two calls that run at the same time.
 func TestAttackSwapAnswers(t *testing.T) {
-	for _, g := range append([]guard{inOpen}, proofModes...) {
-		t.Run("http/"+g.name, func(t *testing.T) {
-			t.Parallel()
-			var swapping atomic.Bool
-			var swapped atomic.Int64
-			mine := [2]chan transport.Message{make(chan transport.Message, 1), make(chan transport.Message, 1)}
-			var turn atomic.Int64
-			r := httpRig(t, g, func(ctx context.Context, m transport.Message, pass forward) (transport.Message, error) {
-				answer, err := pass(m)
-				if err != nil || isHello(m) || !swapping.Load() {
-					return answer, err
-				}
-				i := turn.Add(1) - 1
-				if i > 1 {
-					return answer, nil // a second attempt
-				}
-				mine[1-i] <- answer
-				select {
-				case answer = <-mine[i]:
-					swapped.Add(1)
-					return answer, nil
-				case <-ctx.Done():
-					return answer, ctx.Err()
-				}
-			})
-			r.mustPay("warm")
-			swapping.Store(true)
-			var wg sync.WaitGroup
-			var right atomic.Int64
-			for i := range 2 {
-				wg.Go(func() {
-					if ok, _ := r.pay(fmt.Sprint(i), 5*time.Second); ok { // judged there
-						right.Add(1)
+	for _, m := range exchangeMedia {
+		for _, g := range append([]guard{inOpen}, proofModes...) {
+			t.Run(m.name+"/"+g.name, func(t *testing.T) {
+				t.Parallel()
+				var swapping atomic.Bool
+				var swapped atomic.Int64
+				mine := [2]chan transport.Message{make(chan transport.Message, 1), make(chan transport.Message, 1)}
+				var turn atomic.Int64
+				r := relayRig(t, m, g, func(ctx context.Context, m transport.Message, pass forward) (transport.Message, error) {
+					answer, err := pass(m)
+					if err != nil || isHello(m) || !swapping.Load() {
+						return answer, err
+					}
+					i := turn.Add(1) - 1
+					if i > 1 {
+						return answer, nil // a second attempt
+					}
+					mine[1-i] <- answer
+					select {
+					case answer = <-mine[i]:
+						swapped.Add(1)
+						return answer, nil
+					case <-ctx.Done():
+						return answer, ctx.Err()
 					}
 				})
-			}
-			wg.Wait()
-			if swapped.Load() != 2 {
-				t.Errorf("%d answers were swapped, want 2", swapped.Load())
-			}
-			if right.Load() != 0 && g == inOpen {
-				t.Errorf("%d open calls succeeded, though nobody got its own answer", right.Load())
-			}
-			r.bank.ran(t, 3) // attempts with proof may follow and find the kept answers
-		})
+				r.mustPay("warm")
+				swapping.Store(true)
+				var wg sync.WaitGroup
+				var right atomic.Int64
+				for i := range 2 {
+					wg.Go(func() {
+						if ok, _ := r.pay(fmt.Sprint(i), 5*time.Second); ok { // judged there
+							right.Add(1)
+						}
+					})
+				}
+				wg.Wait()
+				if swapped.Load() != 2 {
+					t.Errorf("%d answers were swapped, want 2", swapped.Load())
+				}
+				if right.Load() != 0 && g == inOpen {
+					t.Errorf("%d open calls succeeded, though nobody got its own answer", right.Load())
+				}
+				r.bank.ran(t, 3) // attempts with proof may follow and find the kept answers
+			})
+		}
 	}
 }
 
@@ -698,7 +720,7 @@ func TestAttackReplayEvidence(t *testing.T) {
 func TestAttackSplice(t *testing.T) {
 	each(t, media, proofModes, func(t *testing.T, m medium, g guard) {
 		if m.exchanges() && !g.seal {
-			t.Skip("signed HTTP has no sessions")
+			t.Skip("signed exchanges have no sessions")
 		}
 		for _, same := range []bool{false, true} {
 			a := newRig(t, m, g)

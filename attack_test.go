@@ -35,17 +35,22 @@ var (
 	overHTTP   = medium{owtp.HTTP, httpt.New()}
 	overWS     = medium{owtp.Websocket, wst.New()}
 	overMemory = medium{owtp.Memory, memt.New()}
+	overMQ     = medium{owtp.MQ, house}
 
-	media     = []medium{overHTTP, overWS, overMemory}
-	longMedia = []medium{overWS, overMemory}
+	media         = []medium{overHTTP, overWS, overMemory, overMQ}
+	longMedia     = []medium{overWS, overMemory}
+	exchangeMedia = []medium{overHTTP, overMQ}
 )
 
-func (m medium) exchanges() bool { return m.name == owtp.HTTP }
+func (m medium) exchanges() bool { return m.name == owtp.HTTP || m.name == owtp.MQ }
 
 // listenAddr is where a new listener of the medium may bind.
 func (m medium) listenAddr() string {
-	if m.name == owtp.Memory {
+	switch m.name {
+	case owtp.Memory:
 		return fmt.Sprintf("attack-%d", memoryNames.Add(1))
+	case owtp.MQ:
+		return freshBroker()
 	}
 	return "127.0.0.1:0"
 }
@@ -219,9 +224,18 @@ func bareRig(t *testing.T, m medium, g guard) *rig {
 }
 
 func (r *rig) connectConfig() owtp.ConnectConfig {
-	return owtp.ConnectConfig{
-		Address: r.proxy.Addr(), ConnectType: r.m.name, EnableSignature: r.g.sign, EnableKeyAgreement: r.g.seal, Suites: r.suites,
+	cfg := r.bank.at(r.proxy.Addr(), r.m, r.g)
+	cfg.Suites = r.suites
+	return cfg
+}
+
+// at is how others reach the bank by way of an address.
+func (b *bank) at(addr string, m medium, g guard) owtp.ConnectConfig {
+	cfg := owtp.ConnectConfig{Address: addr, ConnectType: m.name, EnableSignature: g.sign, EnableKeyAgreement: g.seal}
+	if m == overMQ {
+		cfg.WriteQueueName = "owtp.node." + b.NodeID()
 	}
+	return cfg
 }
 
 func (r *rig) connect() error {
@@ -367,14 +381,14 @@ func packetAs(form transport.Form, p *wire.Packet) transport.Message {
 	return binary(wire.AppendRecordPacket(wire.AppendHeader(nil, wire.TypePackets), p.Append(nil)))
 }
 
-// relayHTTP serves a relay in front of target and returns its address.
-func relayHTTP(t *testing.T, target string, f relay) string {
+// relayTo serves a relay in front of target and returns its address.
+func relayTo(t *testing.T, m medium, target string, f relay) string {
 	t.Helper()
-	x, err := httpt.New().DialExchange(context.Background(), transporttest.Config(target))
+	x, err := m.tr.(transport.ExchangeDialer).DialExchange(context.Background(), transporttest.Config(target))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := httpt.New().Listen(context.Background(), transporttest.Config("127.0.0.1:0"), transporttest.HandlerFuncs{
+	l, err := m.tr.Listen(context.Background(), transporttest.Config(m.listenAddr()), transporttest.HandlerFuncs{
 		Exchange: func(ctx context.Context, _ transport.Remote, m transport.Message) (transport.Message, error) {
 			return f(ctx, m, func(m transport.Message) (transport.Message, error) {
 				m.Data = slices.Clone(m.Data)
@@ -392,14 +406,21 @@ func relayHTTP(t *testing.T, target string, f relay) string {
 	return l.Addr().String()
 }
 
-// httpRig is a client that calls a bank through a relay.
-func httpRig(t *testing.T, g guard, f relay) *rig {
+// relayRig is a client that has connected and calls a bank through a relay.
+func relayRig(t *testing.T, m medium, g guard, f relay) *rig {
 	t.Helper()
-	r := &rig{t: t, m: overHTTP, g: g, bank: newBank(t, owtp.NodeConfig{}), client: newNode(t, owtp.NodeConfig{})}
-	addr := relayHTTP(t, r.bank.listen(t, overHTTP, g), f)
-	if err := r.client.Connect("bank", owtp.ConnectConfig{Address: addr, ConnectType: owtp.HTTP, EnableSignature: g.sign, EnableKeyAgreement: g.seal}); err != nil {
+	r := &rig{t: t, m: m, g: g, bank: newBank(t, owtp.NodeConfig{}), client: newNode(t, owtp.NodeConfig{})}
+	var connected atomic.Bool
+	addr := relayTo(t, m, r.bank.listen(t, m, g), func(ctx context.Context, m transport.Message, pass forward) (transport.Message, error) {
+		if !connected.Load() {
+			return pass(m)
+		}
+		return f(ctx, m, pass)
+	})
+	if err := r.client.Connect("bank", r.bank.at(addr, m, g)); err != nil {
 		t.Fatal(err)
 	}
+	connected.Store(true)
 	return r
 }
 
@@ -430,7 +451,7 @@ func TestAttackRead(t *testing.T) {
 		seen := see(t, newRig(t, m, g))
 		if m.exchanges() && !g.seal {
 			if !slices.Contains(seen, tokenMark) {
-				t.Error("signed HTTP is readable, and the test should have seen so")
+				t.Error("signed exchanges are readable, and the test should have seen so")
 			}
 			return
 		}

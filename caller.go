@@ -46,6 +46,17 @@ func (r *remote) introduce(ctx context.Context) error {
 	return isPong(out.resp, r.name, out.proved)
 }
 
+// brokersWord reports whether a message has reached nobody by the word of the
+// broker only, which returned it or did not want it. If an attacker owns the
+// broker, it may have been delivered all the same.
+func (r *remote) brokersWord(err error) bool {
+	var refusal *transport.Refusal
+	if r.queues.Reply == "" || !errors.Is(err, transport.ErrNotSent) || !errors.As(err, &refusal) {
+		return false
+	}
+	return refusal.Status == int(ErrNetworkDisconnected) || refusal.Status == int(ErrDenialOfService)
+}
+
 // leaveReplica forgets what was agreed with a replica that is gone, unless
 // somebody else has done so already.
 func (r *remote) leaveReplica(queue string) bool {

@@ -67,6 +67,7 @@ var soakForms = map[string][]soakForm{
 	owtp.HTTP:      {{inSealed, true}, {inSigned, false}},
 	owtp.Websocket: {{inBoth, true}, {inSealed, false}},
 	owtp.Memory:    {{inSealed, true}, {inSigned, false}},
+	owtp.MQ:        {{inSealed, true}, {inSigned, false}},
 }
 
 const (
@@ -111,14 +112,11 @@ func newSoak(t *testing.T, m medium, g guard, keep bool, calls int) *soak {
 	s.store = newMemory(t, memory.Options{})
 	addr := s.begin()
 	s.proxy = transporttest.NewProxy(t, m.tr, roomy(m.listenAddr()), roomy(addr))
-	to := s.proxy.Addr()
-	if m.exchanges() {
-		s.wire = newWireCutter(t, to)
-		to = s.wire.addr
-	}
+	s.bank = &bank{OWTPNode: s.server}
+	to := s.behindCutter()
 	for range soakClients {
 		c := newNode(t, owtp.NodeConfig{Limits: soakLimits})
-		must(t, c.Connect("server", owtp.ConnectConfig{Address: to, ConnectType: m.name, EnableSignature: g.sign, EnableKeyAgreement: g.seal}))
+		must(t, c.Connect("server", s.bank.at(to, m, g)))
 		s.clients = append(s.clients, c)
 	}
 	return s

@@ -160,10 +160,10 @@ func (r *remote) shake(ctx context.Context, suites []*secure.Suite, mode wire.Mo
 }
 
 // shakeWith shakes hands with the replica that takes a queue, "" being whichever
-// is there, and with whichever is there if that one is gone. The broker need not
-// say so: the replica may be stuck, or somebody else, who merely listens, may
-// subscribe to its queue. So it has half of the time; to be asked twice does
-// nothing to a peer.
+// is there, and with whichever is there if that one is gone, stuck or full. The
+// broker need not say so, and somebody else, who merely listens, may subscribe
+// to its queue. So it has half of the time; to be asked twice does nothing to a
+// peer.
 func (r *remote) shakeWith(ctx context.Context, o secure.Offer, to string) (*secure.Proof, *secure.Session, error) {
 	if to == "" {
 		return r.node.shakeHands(ctx, o, exchangeWith(r.exch, ""))
@@ -175,10 +175,7 @@ func (r *remote) shakeWith(ctx context.Context, o secure.Offer, to string) (*sec
 		defer cancel()
 	}
 	proof, s, err := r.node.shakeHands(first, o, exchangeWith(r.exch, to))
-	if err == nil || !errors.Is(err, transport.ErrNotSent) && (first.Err() == nil || ctx.Err() != nil) {
-		return proof, s, err
-	}
-	if !r.leaveReplica(to) {
+	if err == nil || !r.leaveReplica(to) || ctx.Err() != nil {
 		return proof, s, err
 	}
 	return r.node.shakeHands(ctx, o, exchangeWith(r.exch, ""))
@@ -197,26 +194,14 @@ type attempted struct {
 // attempt makes one exchange. If bound is not zero, the request must belong to
 // that epoch, or nothing is sent.
 func (r *remote) attempt(ctx context.Context, p *wire.Packet, bound wire.Nonce) (a attempted, err error) {
-	n, mode := r.node, r.mode()
-	a.mode = mode
+	n := r.node
 	epoch := wire.Nonce{}
 	peer := &Peer{Name: r.name, kind: r.tr.Kind()}
-	var s *clientSession
-	if mode == wire.ModeSigned || mode.Sealed() && r.freshSession() != nil {
-		if err := r.proved(ctx, proofAge); err != nil {
-			return a, err
-		}
+	mode, proof, s, err := r.prepared(ctx)
+	a.mode, a.under = mode, s
+	if err != nil {
+		return a, err
 	}
-	if mode.Sealed() {
-		if s, err = r.agreed(ctx); err != nil {
-			return a, err
-		}
-		mode = s.Mode
-		a.mode, a.under = mode, s
-	}
-	r.mu.Lock()
-	proof := r.proof
-	r.mu.Unlock()
 	if mode != wire.ModeOpen {
 		peer.key, peer.id = proof.key, proof.key.ID().String()
 		p.Time = uint64(n.now().Add(proof.offset).UnixMilli())
@@ -251,8 +236,9 @@ func (r *remote) attempt(ctx context.Context, p *wire.Packet, bound wire.Nonce) 
 	m.To, m.OneWay = a.to, p.Kind == wire.OneWay && r.queues.Reply != ""
 	answer, err := r.exch.Exchange(ctx, m)
 	if err != nil {
-		a.sent = !errors.Is(err, transport.ErrNotSent)
-		if a.to != "" && !a.sent && r.leaveReplica(a.to) {
+		word := r.brokersWord(err)
+		a.sent = !errors.Is(err, transport.ErrNotSent) || word && mode != wire.ModeOpen
+		if a.to != "" && word && r.leaveReplica(a.to) {
 			return a, fmt.Errorf("%w: %w", errReplicaGone, err)
 		}
 		r.doubt()
@@ -269,6 +255,32 @@ func (r *remote) attempt(ctx context.Context, p *wire.Packet, bound wire.Nonce) 
 		r.mu.Unlock()
 	}
 	return a, err
+}
+
+// prepared returns what an attempt goes by: the mode of now and, unless that is
+// open, a proof of the peer's and the session, if there is to be one.
+func (r *remote) prepared(ctx context.Context) (mode wire.Mode, proof proofState, s *clientSession, err error) {
+	for {
+		mode, s = r.mode(), nil
+		if mode == wire.ModeSigned || mode.Sealed() && r.freshSession() != nil {
+			if err := r.proved(ctx, proofAge); err != nil {
+				return mode, proof, nil, err
+			}
+		}
+		if mode.Sealed() {
+			if s, err = r.agreed(ctx); err != nil {
+				return mode, proof, nil, err
+			}
+			mode = s.Mode
+		}
+		r.mu.Lock()
+		proof = r.proof
+		r.mu.Unlock()
+		if mode == wire.ModeOpen || proof.key != nil {
+			return mode, proof, s, nil
+		}
+		// Another call has found the replica gone in between.
+	}
 }
 
 // doubt makes the next call ask for a proof first: the peer has not answered.

@@ -286,7 +286,7 @@ func TestNamedRunningRequests(t *testing.T) {
 			addr = b.ListenerAddr(m.name)
 		}
 		connect := func(n *owtp.OWTPNode) {
-			must(t, n.Connect("bank", owtp.ConnectConfig{Address: addr, ConnectType: m.name, EnableSignature: g.sign, EnableKeyAgreement: g.seal}))
+			must(t, n.Connect("bank", b.at(addr, m, g)))
 		}
 		answers := make(chan uint64, 32)
 		call := func(n *owtp.OWTPNode) {

@@ -148,6 +148,8 @@ func (t *retry) judge(a attempted, err error) (again bool, reason string) {
 		return false, ""
 	case errors.Is(err, errReplicaGone):
 		return true, err.Error() // another replica is asked for its proof first
+	case !before && t.remote.brokersWord(err):
+		return false, "" // nobody there, it is said; the caller is told at once
 	case !sent && !before:
 		return false, "" // nobody there; say so at once
 	case errors.As(err, &e) && !e.Proved || errors.As(err, &refusal):
@@ -172,12 +174,17 @@ func (t *retry) judgeAnswer(resp *wire.Packet) (again bool, reason string) {
 	if t.maybe && resp.Reason == wire.ReasonNotRun {
 		return true, resp.Msg // full or going away: another attempt may learn more
 	}
-	if resp.Status != ErrReplayAttack || resp.Reason == t.repaired {
-		return false, ""
-	}
 	r := t.remote
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if resp.Status == ErrRequestTimeout && r.queues.Reply != "" {
+		// Too old, perhaps, and because an answer lay in a queue from which
+		// this side has learned the time. The next call learns it anew.
+		r.proof.offset = 0
+	}
+	if resp.Status != ErrReplayAttack || resp.Reason == t.repaired {
+		return false, ""
+	}
 	switch resp.Reason {
 	case wire.ReasonEpoch:
 		// The peer of now has not run this packet and never will. What the one

@@ -49,7 +49,7 @@ func retryRig(t *testing.T, m medium, g guard, cfg owtp.NodeConfig) *cutRig {
 
 type cutRig struct {
 	*rig
-	wire *wireCutter // nil but for HTTP
+	breaks func() // exchanges under way, before they reach the proxy; nil where there are none
 }
 
 // through connects the client by way of a proxy to addr.
@@ -57,17 +57,28 @@ func (r *cutRig) through(addr string) {
 	r.t.Helper()
 	r.proxy = transporttest.NewProxy(r.t, r.m.tr, roomy(r.m.listenAddr()), roomy(addr))
 	cfg := r.connectConfig()
-	if r.m.exchanges() {
-		r.wire = newWireCutter(r.t, r.proxy.Addr())
-		cfg.Address = r.wire.addr
-	}
+	cfg.Address = r.behindCutter()
 	must(r.t, r.client.Connect("bank", cfg))
+}
+
+// behindCutter is the address by which clients reach the proxy so that cut can
+// break their exchanges: over HTTP the sockets', on a queue those of the broker.
+func (r *cutRig) behindCutter() string {
+	switch r.m {
+	case overHTTP:
+		w := newWireCutter(r.t, r.proxy.Addr())
+		r.breaks = w.cut
+		return w.addr
+	case overMQ:
+		r.breaks = house.At(r.proxy.Addr()).CutExchanges
+	}
+	return r.proxy.Addr()
 }
 
 // cut breaks every connection and exchange, on both sides of the proxy.
 func (r *cutRig) cut() {
-	if r.wire != nil {
-		r.wire.cut()
+	if r.breaks != nil {
+		r.breaks()
 	}
 	r.proxy.CutAll()
 }
@@ -217,7 +228,7 @@ func TestRetryAnswerDropped(t *testing.T) {
 
 // A status line instead of an answer is somebody's word, and starts one attempt.
 func TestRetryAnswerRefused(t *testing.T) {
-	each(t, []medium{overHTTP}, proofModes, func(t *testing.T, m medium, g guard) {
+	each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
 		r := newRig(t, m, g)
 		for n := int64(1); n <= 2; n++ {
 			lost := int64(0)
@@ -283,7 +294,8 @@ func TestRetryWaitsForTheHandler(t *testing.T) {
 	})
 }
 
-// Nobody comes again: the handler's context ends, though not at once.
+// Nobody comes again: the handler's context ends, though not at once. On a queue
+// nobody can see that a caller is gone, and the handler has until its deadline.
 func TestRetryOrphanEnds(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes the time that orphans are given")
@@ -747,7 +759,7 @@ func TestRetryProxyThenRestart(t *testing.T) {
 					step.Store(-1)
 					old := newBank(t, owtp.NodeConfig{Cert: again.Certificate()})
 					r := &rig{t: t, m: overHTTP, g: g, bank: old, client: newNode(t, owtp.NodeConfig{})}
-					addr := relayHTTP(t, old.listen(t, overHTTP, g), func(ctx context.Context, m transport.Message, pass forward) (transport.Message, error) {
+					addr := relayTo(t, overHTTP, old.listen(t, overHTTP, g), func(ctx context.Context, m transport.Message, pass forward) (transport.Message, error) {
 						at := step.Load()
 						if at < 0 {
 							return pass(m)
@@ -796,7 +808,7 @@ func TestRetryProxyThenRestart(t *testing.T) {
 // An ordinary restart costs no honest call anything: a caller that has heard
 // nothing for a while asks for a proof before it sends.
 func TestRetryIdleCallerNoticesARestart(t *testing.T) {
-	each(t, []medium{overHTTP}, proofModes, func(t *testing.T, m medium, g guard) {
+	each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
 		r := newRig(t, m, g)
 		r.mustPay("before")
 		again := newBank(t, owtp.NodeConfig{Cert: r.bank.Certificate()})
@@ -821,7 +833,7 @@ func TestRetryIdleCallerNoticesARestart(t *testing.T) {
 // under its proof, that the packet belongs to another epoch; it cannot know what
 // its predecessor did, and so the call must not be sent again.
 func TestAttackDeliverAcrossRestart(t *testing.T) {
-	each(t, []medium{overHTTP}, proofModes, func(t *testing.T, m medium, g guard) {
+	each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
 		for _, repeatable := range []bool{false, true} {
 			r := retryRig(t, m, g, owtp.NodeConfig{})
 			r.mustPay("warm")

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/big"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -122,7 +123,7 @@ func (b *book) err(what string, err error) {
 // shows a private key, the store key, a session's secret, a password, or the
 // plaintext of a sealed call, whatever goes wrong.
 func TestSecretsStayInside(t *testing.T) {
-	for _, w := range wires(allWays()) {
+	for _, w := range allWays() {
 		t.Run(w.String(), func(t *testing.T) {
 			t.Parallel()
 			var out book
@@ -147,12 +148,8 @@ func TestSecretsStayInside(t *testing.T) {
 			store := newMemory(t, memory.Options{})
 			hostCfg.Store = store
 			s := newStage(t, w, func(h, c *owtp.NodeConfig) { *h, *c = hostCfg, clientCfg })
-			tr := map[string]transport.Transport{owtp.HTTP: overHTTP.tr, owtp.Websocket: overWS.tr, owtp.Memory: overMemory.tr}[w.connect]
-			listen := "127.0.0.1:0"
-			if w.connect == owtp.Memory {
-				listen = freshName(t)
-			}
-			p := transporttest.NewProxy(t, tr, roomy(listen), roomy(s.listen.Address))
+			m := media[slices.IndexFunc(media, func(m medium) bool { return m.name == w.connect })]
+			p := transporttest.NewProxy(t, m.tr, roomy(m.listenAddr()), roomy(s.listen.Address))
 			s.dial.Address, s.dial.Account, s.dial.Password = p.Addr(), "somebody", password
 			handle := func(method string, f owtp.HandlerFunc) { must(t, s.host.HandleFunc(method, f)) }
 			handle("answer", func(c *owtp.Context) {
@@ -190,7 +187,7 @@ func TestSecretsStayInside(t *testing.T) {
 				}
 			}
 			collect()
-			if w.connect == owtp.HTTP && w.suite != "" && len(secrets.forms) < 6*14 {
+			if w.exchanges() && w.suite != "" && len(secrets.forms) < 6*14 {
 				t.Error("no session secrets were found")
 			}
 			for _, method := range []string{"refuse", "panic", "nil map", "no JSON", "large", "not there"} {

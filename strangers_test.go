@@ -48,6 +48,9 @@ func helloOf(t testing.TB, kind transport.Kind, mode wire.Mode) (hello []byte, i
 	key, err := identity.GenerateKey(rand.Reader)
 	must(t, err)
 	o := secure.Offer{Transport: uint8(kind), Mode: mode, Epoch: wire.Nonce{1}, Suites: []*secure.Suite{secure.SM4}}
+	if kind == transport.MQ {
+		o.ReplyQueue = strayQueue
+	}
 	_, hello, err = secure.Start(secure.Local{Key: key, Rand: rand.Reader}, o)
 	must(t, err)
 	return hello, key.Public().ID()
