@@ -97,7 +97,8 @@ func (r *remote) closeExchanger() {
 // A caller is a peer that has called this node through a broker and proved
 // itself. It can be called back at its own queue.
 type caller struct {
-	remote *remote
+	remote *remote // nil once this node has closed the peer, until it calls again
+	latest uint64  // time of the last request that was noted, in ms of the peer's clock
 	seen   time.Time
 }
 
@@ -106,7 +107,9 @@ type caller struct {
 const maxCallers = 1 << 16
 
 // noteCaller remembers where a peer that has just proved itself can be called
-// back: at the own queue of the connection whose reply queue it names.
+// back: at the own queue of the connection whose reply queue it names. Copies of
+// earlier requests, which are fresh for a while, change nothing: they would take
+// calls back to where the peer is no more, or to a mode that it has given up.
 func (f *listener) noteCaller(in *inbound) {
 	if f.kind != transport.MQ || f.remote != nil || in.replyTo == "" {
 		return
@@ -119,22 +122,39 @@ func (f *listener) noteCaller(in *inbound) {
 		return
 	}
 	c := n.callers[in.peer.id]
-	if c == nil || c.remote.exch.(*queueExchanger).queue != queue || c.remote.spec().mode() != in.mode {
-		if c == nil && len(n.callers) >= maxCallers {
+	if c == nil {
+		if len(n.callers) >= maxCallers {
 			for id, other := range n.callers { // the order is random
-				other.remote.cancel(errPassive)
+				other.forget(errPassive)
 				delete(n.callers, id)
 				break
 			}
 		}
-		if c != nil {
-			c.remote.cancel(errPassive)
-		}
-		c = &caller{remote: f.callBack(in, queue)}
+		c = new(caller)
 		n.callers[in.peer.id] = c
+	} else if in.request.Time < c.latest || in.request.Time == c.latest && c.remote == nil {
+		return
 	}
-	c.seen = time.Now()
+	if c.remote == nil || !c.remote.isAt(f.tl, queue) || c.remote.spec().mode() != in.mode {
+		c.forget(errPassive)
+		c.remote = f.callBack(in, queue)
+	}
+	c.latest, c.seen = in.request.Time, time.Now()
 	c.remote.meet(in)
+}
+
+// forget ends what goes on with the peer.
+func (c *caller) forget(why error) {
+	if c.remote != nil {
+		c.remote.cancel(why)
+		c.remote = nil
+	}
+}
+
+// isAt reports whether a peer is called back there.
+func (r *remote) isAt(l transport.Listener, queue string) bool {
+	x := r.exch.(*queueExchanger)
+	return x.Endpoint == l && x.queue == queue
 }
 
 // callBack is the remote for calls back to a peer.
@@ -180,20 +200,19 @@ func (n *OWTPNode) callerOf(pid string) *remote {
 func (n *OWTPNode) forgetCaller(pid string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if c := n.callers[pid]; c != nil {
-		c.remote.cancel(newError(ErrNetworkDisconnected, "the peer was closed by this node"))
-		delete(n.callers, pid)
+	if c := n.callers[pid]; c != nil { // it stays, so that copies do not bring the peer back
+		c.forget(newError(ErrNetworkDisconnected, "the peer was closed by this node"))
 	}
 }
 
 // sweepCallers forgets peers that have not called for as long as a session
-// lives.
+// lives, and for as long as copies of their requests are fresh.
 func (n *OWTPNode) sweepCallers() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for id, c := range n.callers {
-		if time.Since(c.seen) > n.cfg.Limits.SessionLifetime {
-			c.remote.cancel(errPassive)
+		if time.Since(c.seen) > max(n.cfg.Limits.SessionLifetime, maxRemaining+n.replayable()) {
+			c.forget(errPassive)
 			delete(n.callers, id)
 		}
 	}

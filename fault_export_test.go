@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"runtime"
+	"strconv"
 	"time"
 
 	"github.com/owtp-go/owtp/identity"
@@ -22,6 +23,7 @@ const (
 	ProofAge          = proofAge
 	ClockSlack        = clockSlack
 	OrphanPatience    = orphanPatience
+	MaxCallers        = maxCallers
 )
 
 // NewAt is New with a clock of the test's.
@@ -267,4 +269,21 @@ func (n *OWTPNode) ListenerAddrs() (addrs []string) {
 		addrs = append(addrs, l.tl.Addr().String())
 	}
 	return addrs
+}
+
+// Callers is the number of peers that can be called back over message queues, or
+// could be before they were closed.
+func (n *OWTPNode) Callers() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.callers)
+}
+
+// FillCallers makes it as large as it may get, by peers that are not there.
+func (n *OWTPNode) FillCallers() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for i := len(n.callers); i < maxCallers; i++ {
+		n.callers[strconv.Itoa(i)] = &caller{seen: time.Now()}
+	}
 }

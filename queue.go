@@ -23,6 +23,9 @@ func (f *listener) serveQueued(ctx context.Context, in *inbound, m transport.Mes
 			return transport.Message{}, &transport.Refusal{Status: int(ErrDenialOfService), Reason: "not listening yet"}
 		}
 	}
+	if f.remote != nil && f.remote.ctx.Err() != nil {
+		return transport.Message{}, &transport.Refusal{Status: int(ErrDenialOfService), Reason: "the connection is closing"}
+	}
 	answer, err := f.answer(ctx, in, m)
 	if err == nil && in.request != nil && in.request.Kind == wire.OneWay {
 		return transport.Message{}, nil // nobody waits for it

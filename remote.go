@@ -359,7 +359,7 @@ func (r *remote) close() {
 	r.cancel(newError(ErrNetworkDisconnected, "the peer was closed by this node"))
 	r.mu.Lock()
 	l := r.link
-	r.session = nil
+	r.session, r.earlier = nil, nil
 	r.signal()
 	r.mu.Unlock()
 	if l != nil {
