@@ -1,6 +1,7 @@
 package owtp_test
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -281,4 +282,83 @@ func (s sharedMemory) Traits() session.Traits {
 	t := s.Store.Traits()
 	t.Shared = true
 	return t
+}
+
+// Close and Shutdown within a handler, also one that was called back, wait for
+// nothing that waits for them; the other side's call has an outcome.
+func TestEndWithinQueueHandlers(t *testing.T) {
+	for _, calledBack := range []bool{false, true} {
+		for _, gently := range []bool{false, true} {
+			t.Run(fmt.Sprintf("called back=%v/gently=%v", calledBack, gently), func(t *testing.T) {
+				t.Parallel()
+				s := newStage(t, way{owtp.MQ, true, "sm4"})
+				s.connect(t)
+				ends, calls, pid := s.host, s.client, "testhost"
+				if calledBack {
+					ends, calls, pid = s.client, s.host, s.client.NodeID()
+				}
+				ended := make(chan struct{})
+				must(t, ends.HandleFunc("end", func(c *owtp.Context) {
+					defer close(ended)
+					if gently {
+						must(t, c.Node().Shutdown(c.Context()))
+					} else {
+						must(t, c.Node().Close())
+					}
+					c.Response("ended", 0, "")
+				}))
+				r, err := calls.CallContext(background(t), pid, "end", nil, &owtp.CallOptions{Timeout: 500 * time.Millisecond})
+				within(t, ended, "the handler's end")
+				if gently && !calledBack && (err != nil || r.JsonData().String() != "ended") {
+					t.Errorf("Shutdown has lost the answer: %+v, %v", r, err)
+				}
+				var e *owtp.Error
+				if err != nil && (!errors.As(err, &e) || !e.MayHaveRun) {
+					t.Errorf("the handler has run, but the caller is told: %v", err)
+				}
+				done := make(chan error, 1)
+				go func() { done <- ends.Close() }()
+				must(t, within(t, done, "Close"))
+				eventually(t, "its queues are gone", func() bool {
+					for _, q := range house.At(s.listen.Address).Queues() {
+						if strings.Contains(q, ends.NodeID()) && !strings.HasPrefix(q, "owtp.node.") {
+							return false
+						}
+					}
+					return true
+				})
+			})
+		}
+	}
+}
+
+// The session that a call back runs under ends, and another one takes its place,
+// while its handler works: the answer still finds its way.
+func TestSessionEndsWhileCalledBack(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, way{owtp.MQ, false, "aes"})
+	sl := newSleeper(t)
+	must(t, s.host.HandleFunc("echo", echo))
+	must(t, s.client.HandleFunc("sleep", sl.handle))
+	s.connect(t)
+	done := make(chan error, 1)
+	go func() {
+		r, err := s.host.CallContext(background(t), s.client.NodeID(), "sleep", nil, nil)
+		if err == nil && r.JsonData().String() != "slept" {
+			err = fmt.Errorf("answered %+v", r)
+		}
+		done <- err
+	}()
+	within(t, sl.began, "the handler")
+	for i := range 3 {
+		s.client.AgeSessions()
+		answer(t, s.client, "testhost", "echo", i)
+	}
+	sl.wake()
+	must(t, within(t, done, "the answer"))
+	r, err := s.host.CallSync(s.client.NodeID(), "sleep", nil)
+	must(t, err)
+	if r.JsonData().String() != "slept" {
+		t.Errorf("%+v", r)
+	}
 }
