@@ -3,10 +3,12 @@
 package servers
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -116,6 +118,37 @@ func (p *process) signalAll(sig syscall.Signal) error {
 		}
 	}
 	return nil
+}
+
+// halt stops the program where it is, and returns when its threads stand still:
+// the signal alone reaches them when the kernel comes round to it.
+func (p *process) halt() error {
+	if err := p.signalAll(pauseSignal); err != nil {
+		return err
+	}
+	for end := time.Now().Add(stopPatience); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if standsStill(p.cmd.Process.Pid) {
+			return nil
+		}
+	}
+	return fmt.Errorf("it still runs %v after it was stopped", stopPatience)
+}
+
+// standsStill reports whether all threads of a process are stopped; where there
+// is no /proc that says so, it believes the signal.
+func standsStill(pid int) bool {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	for _, task := range tasks {
+		stat, err := os.ReadFile(task)
+		if err != nil {
+			continue // the thread has ended
+		}
+		// The state follows the program's name, which may hold anything.
+		if i := bytes.LastIndexByte(stat, ')'); i >= 0 && !bytes.HasPrefix(stat[i+1:], []byte(" T")) {
+			return false
+		}
+	}
+	return true
 }
 
 // stop asks the program to end, and ends it by force if it does not.

@@ -163,7 +163,7 @@ func (s *Server) end() {
 func (s *Server) Pause(t testing.TB) {
 	t.Helper()
 	s.paused = true
-	s.do(t, "pause", func() error { return s.process.signalAll(pauseSignal) })
+	s.do(t, "pause", func() error { return s.process.halt() })
 }
 
 // Resume lets a paused server go on.
