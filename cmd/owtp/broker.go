@@ -42,8 +42,9 @@ password, cannot read sealed calls, change proved ones or repeat them. But it ca
 read open and signed ones, and deliver nothing at all.
 
 Without --store nothing is kept: a request that nobody takes ends at once. With
-it, callers and servers that add ?durable=true to the address leave requests in
-the store while no server is there.
+it, requests of callers that add ?durable=true to the address lie in the store
+while no server is there, as long as their callers wait; the server's address
+needs it too.
 
 It is one process on one machine. Accounts with narrow permissions, clusters and
 more are nats-server's, whose clients need not change.`,
