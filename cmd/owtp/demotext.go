@@ -75,8 +75,8 @@ eavesdropper sits on the wire between them. A node's name is made from its key.
 		"重放：队列服务器的主人把密文请求原样再发一次，不会被第二次执行。",
 	}
 	textQueueReplicas = text{
-		"replicas: two servers with one key share a queue; one ends, and its callers find the other at once.",
-		"副本：两个同密钥的服务端共用一个队列，其中一个退出后，其调用者立即找到另一个。",
+		"replicas: two servers with one key share a queue; one ends, and a repeatable call of its callers finds the other at once.",
+		"副本：两个同密钥的服务端共用一个队列，其中一个退出后，其调用者的可重复调用立即找到另一个。",
 	}
 
 	textTamperThere = text{
