@@ -48,16 +48,16 @@ const (
 // to be there if ready says so.
 func (p *puller) run(ready bool) {
 	defer close(p.s.pulled)
-	for pause := firstPause; ; {
+	for gap := firstPause; ; {
 		if !ready {
-			if !p.wait(rand.N(pause)) {
+			if !pause(p.s.work, rand.N(gap)) {
 				return
 			}
 			if err := p.ensure(); err != nil {
-				pause = min(2*pause, lastPause)
+				gap = min(2*gap, lastPause)
 				continue
 			}
-			ready, pause = true, firstPause
+			ready, gap = true, firstPause
 		}
 		n := p.e.desk.free(p.s.work)
 		if n == 0 {
@@ -69,17 +69,6 @@ func (p *puller) run(ready bool) {
 		case lost:
 			ready = false
 		}
-	}
-}
-
-func (p *puller) wait(d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-p.s.work.Done():
-		return false
 	}
 }
 

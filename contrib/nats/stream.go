@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,11 @@ const (
 	// ackWait is how long the work of a replica that was killed lies before
 	// another one gets it. A replica that lives says so three times as often.
 	ackWait = 12 * time.Second
+
+	// gatherTime parts replicas that begin at one moment. A server of version 2.9
+	// for which several make a consumer at once may lose its first delivery, which
+	// then comes after ackWait.
+	gatherTime = 100 * time.Millisecond
 
 	// deadMessages and deadAge bound what could not be handled, of each queue. The
 	// oldest goes first. There is no bound in octets, since a server sets so much
@@ -124,8 +130,10 @@ func (st *store) make(ctx context.Context, js jetstream.JetStream) (last uint64,
 		return 0, err
 	}
 	c, err := stream.Consumer(ctx, consumerName)
-	if errors.Is(err, jetstream.ErrConsumerNotFound) {
-		c, err = stream.CreateConsumer(ctx, st.consumer())
+	if errors.Is(err, jetstream.ErrConsumerNotFound) && pause(ctx, rand.N(gatherTime)) {
+		if c, err = stream.Consumer(ctx, consumerName); errors.Is(err, jetstream.ErrConsumerNotFound) {
+			c, err = stream.CreateConsumer(ctx, st.consumer())
+		}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("its consumer: %w", err)
@@ -139,14 +147,34 @@ func ensureStream(ctx context.Context, js jetstream.JetStream, want jetstream.St
 	stream, err := js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		stream, err = js.CreateStream(ctx, want)
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // by another replica, in the meantime
-			stream, err = js.Stream(ctx, want.Name)
+	}
+	// Where several replicas make it at one time the server has various words for
+	// that, and may not show it yet.
+	for range 10 {
+		var refused *jetstream.APIError
+		if !errors.As(err, &refused) || !pause(ctx, 50*time.Millisecond) {
+			break
+		}
+		if again, err2 := js.Stream(ctx, want.Name); err2 == nil {
+			stream, err = again, nil
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
 	return stream, agreeStream(stream.CachedInfo().Config, want)
+}
+
+// pause reports whether ctx has not ended meanwhile.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // agreeStream compares what decides whether a message is kept. Replication,

@@ -323,3 +323,25 @@ func TestFull(t *testing.T) {
 		t.Errorf("%d records of 50, %v", len(keys), err)
 	}
 }
+
+// TestReplicasBegin: any number of replicas may make the store at one time.
+func TestReplicasBegin(t *testing.T) {
+	b := brokertest.New(t, broker.Options{})
+	for i := range 10 {
+		var all sync.WaitGroup
+		for range 12 {
+			all.Go(func() {
+				p, err := connect(t.Context(), b.URL()+"?bucket=b"+fmt.Sprint(i))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := p.Put(t.Context(), "a", nil, 0); err != nil {
+					t.Error(err)
+				}
+				p.Close()
+			})
+		}
+		all.Wait()
+	}
+}

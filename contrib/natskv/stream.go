@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -38,8 +39,14 @@ func (o *options) ensure(ctx context.Context, js jetstream.JetStream) (jetstream
 	s, err := js.Stream(ctx, want.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
 		s, err = js.CreateStream(ctx, want)
-		if errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) { // by another replica, in the meantime
-			s, err = js.Stream(ctx, want.Name)
+		var refused *jetstream.APIError
+		for i := 0; i < 10 && errors.As(err, &refused); i++ {
+			// Perhaps because another replica is making it: the server has various
+			// words for that, and may not show it yet.
+			time.Sleep(20 * time.Millisecond)
+			if again, err2 := js.Stream(ctx, want.Name); err2 == nil {
+				s, err = again, nil
+			}
 		}
 	}
 	if err != nil {
