@@ -41,7 +41,8 @@ func readReceipt(m *natsgo.Msg, queue string) error {
 	case r.Error == nil:
 		return fmt.Errorf("owtp: the stream of %s does not say whether it has the message", queue)
 	case r.Error.Code == codeTooLarge:
-		return transport.NotSent(&transport.Refusal{Status: 413, Reason: "the queue " + queue + " takes no message that long"})
+		// Only the broker says so: a node does not take its word for "not sent".
+		return &transport.Refusal{Status: 413, Reason: "the queue " + queue + " takes no message that long"}
 	case r.Error.Code == codeStreamFull:
 		return transport.NotSent(&transport.Refusal{Status: 503, Reason: "the queue " + queue + " is full: " + line(r.Error.Description)})
 	}
