@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/owtp-go/owtp/transport"
 )
@@ -31,18 +33,22 @@ func (a address) url() string {
 
 // parseAddress quotes nothing that may be a password.
 func parseAddress(cfg transport.Config) (a address, err error) {
+	// However odd the rest is, a password may stand before an @.
+	if strings.Contains(cfg.Address, "@") {
+		return a, errors.New("owtp: the address has an @ in it; it is nats://host:port, user and password belong into Account and Password, and in a file's name an @ is written %40")
+	}
 	u, err := url.Parse(cfg.Address)
 	if err != nil {
 		return a, errors.New("owtp: the address is no URL; a NATS server is named by nats://host:port or tls://host:port")
-	}
-	if u.User != nil {
-		return a, errors.New("owtp: the address has a user or a password in it; they belong into Account and Password")
 	}
 	if u.Scheme != "nats" && u.Scheme != "tls" {
 		return a, fmt.Errorf("owtp: %q is no address of a NATS server: it begins neither with nats:// nor with tls://", cfg.Address)
 	}
 	if u.Hostname() == "" || u.Opaque != "" || u.Path != "" && u.Path != "/" || u.Fragment != "" {
 		return a, fmt.Errorf("owtp: the address %q is not of the form %s://host:port", cfg.Address, u.Scheme)
+	}
+	if _, err := netip.ParseAddr(u.Hostname()); err != nil && strings.Contains(u.Hostname(), ":") {
+		return a, fmt.Errorf("owtp: %q is neither a host's name nor its address", u.Hostname())
 	}
 	port := u.Port()
 	if port == "" {
