@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -120,14 +121,16 @@ func (p *process) signalAll(sig syscall.Signal) error {
 	return nil
 }
 
-// halt stops the program where it is, and returns when its threads stand still:
-// the signal alone reaches them when the kernel comes round to it.
+// halt stops the program and its children where they are, and returns when their
+// threads stand still: the signal alone reaches them when the kernel comes round
+// to it.
 func (p *process) halt() error {
 	if err := p.signalAll(pauseSignal); err != nil {
 		return err
 	}
+	all := append(childrenOf(p.cmd.Process.Pid), p.cmd.Process.Pid)
 	for end := time.Now().Add(stopPatience); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		if standsStill(p.cmd.Process.Pid) {
+		if all = slices.DeleteFunc(all, standsStill); len(all) == 0 {
 			return nil
 		}
 	}
@@ -144,7 +147,7 @@ func standsStill(pid int) bool {
 			continue // the thread has ended
 		}
 		// The state follows the program's name, which may hold anything.
-		if i := bytes.LastIndexByte(stat, ')'); i >= 0 && !bytes.HasPrefix(stat[i+1:], []byte(" T")) {
+		if i := bytes.LastIndexByte(stat, ')'); i >= 0 && len(stat) > i+2 && bytes.IndexByte([]byte("TtZX"), stat[i+2]) < 0 { // stopped, traced, dead
 			return false
 		}
 	}
