@@ -52,7 +52,7 @@ func (f *listener) named(in *inbound, queue string) error {
 // replica, where replicas share no store and so know nothing of each other's
 // callers; and to this very connection of a node that was called back.
 func (f *listener) ownQueue() string {
-	if f.kind != transport.MQ || f.remote == nil && f.node.state.store.Traits().Shared {
+	if f.kind != transport.MQ || f.remote == nil && f.node.state.shared {
 		return ""
 	}
 	return f.endpoint().Queues().Own
