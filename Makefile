@@ -14,7 +14,7 @@ cluster: ## three replicas of one node behind a balancer, with a Redis that it s
 test: ## everything that CI runs, under 15 minutes
 	@scripts/test.sh
 
-bench: ## calls a second in every mode, stores beside the bare drivers
+bench: ## calls a second in every mode, brokers and stores beside the bare clients
 	@scripts/bench.sh
 
 fuzz: ## fuzz every target, FUZZ_TIME=1m each

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures calls over every transport in every mode, and stores beside the bare
-# drivers, and prints tables. Client and server share the machine: what else runs
+# Measures calls over every transport in every mode, and calls through brokers
+# and stores beside the bare clients, and prints tables. Client and server share the machine: what else runs
 # on it shows in the figures, so run it several times and look at the spread.
 #
 #   BENCH=regexp    which benchmarks; default: all ('Call/ws/.*/64/256B', 'Store')
@@ -65,11 +65,12 @@ function value(unit,   i) {
 function row(table, line) { rows[table] = rows[table] line "\n" }
 BEGIN {
 	heads["calls"] = sprintf("%-46s %10s %12s %12s %12s %11s", "calls", "calls/s", "p50 us", "p99 us", "B/call", "allocs/call")
+	heads["queues"] = sprintf("%-46s %10s %12s %12s %12s", "queues: calls a second, bare requests in turns", "calls/s", "bare/s", "ratio", "allocs/call")
 	heads["stores"] = sprintf("%-46s %10s %12s %12s", "stores: one call, and by how many at a time", "us", "bare us", "ratio to bare")
 	heads["growth"] = sprintf("%-46s %10s %12s %12s", "sessions: one call where there are so many", "get us", "set us", "B/session")
 	heads["memory"] = sprintf("%-46s %10s %12s %12s", "memory: 64 goroutines", "ops/s", "two free CPUs", "allocs/op")
 	heads["others"] = sprintf("%-46s %10s %12s %12s", "others", "us/op", "B/op", "allocs/op")
-	tables = split("calls stores growth memory others", order, " ")
+	tables = split("calls queues stores growth memory others", order, " ")
 }
 END {
 	for (i = 1; i <= tables; i++) if (rows[order[i]] != "") printf "\n%s\n%s", heads[order[i]], rows[order[i]]
@@ -86,7 +87,9 @@ END {
 	if (of != "") name = of " " name
 	rate = value("calls/s")
 	if (rate == "-") rate = value("calls/s-bound") # what the machine could do in signatures alone
-	if (rate != "-")
+	if (value("call/bare") != "-")
+		row("queues", sprintf("%-46s %10.0f %12.0f %12.2f %12s", name, rate, value("bare-calls/s"), value("call/bare"), value("allocs/op")))
+	else if (rate != "-")
 		row("calls", sprintf("%-46s %10.0f %12s %12s %12s %11s", name, rate, value("p50-us"), value("p99-us"), value("B/op"), value("allocs/op")))
 	else if (value("store-us") != "-")
 		row("stores", sprintf("%-46s %10.2f %12s %12s", name, value("store-us"), value("bare-us"), value("store/bare")))

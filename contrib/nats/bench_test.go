@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 
 	"github.com/owtp-go/owtp"
 	"github.com/owtp-go/owtp/contrib/nats"
+	"github.com/owtp-go/owtp/session/memory"
 	"github.com/owtp-go/owtp/transport"
 	"github.com/owtp-go/owtp/transport/transporttest"
 )
@@ -21,91 +24,147 @@ import (
 const (
 	benchCallers = 64
 	benchSize    = 256
+	// benchTurns is how often the two change places in one measurement, so that
+	// what else the machine does meets both.
+	benchTurns = 10
 )
 
-// BenchmarkExchange compares an exchange with the bare client's request and
-// reply, through the same server, with the same number of callers.
+type benchCall = func(context.Context) error
+
+// BenchmarkExchange is an exchange beside the bare client's request and reply.
 func BenchmarkExchange(b *testing.B) {
 	p := installed(b)
 	data := bytes.Repeat([]byte("x"), benchSize)
-	b.Run("Bare", func(b *testing.B) {
-		connect := func() *natsgo.Conn {
-			nc, err := natsgo.Connect(p.url, natsgo.UserInfo(p.account, p.password))
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.Cleanup(nc.Close)
-			return nc
-		}
-		subject := "test." + rand.Text()
-		serving := connect()
-		if _, err := serving.QueueSubscribe(subject, "q", func(m *natsgo.Msg) { _ = m.Respond(m.Data) }); err != nil {
-			b.Fatal(err)
-		}
-		if err := serving.Flush(); err != nil {
-			b.Fatal(err)
-		}
-		calling := connect()
-		callers(b, func(ctx context.Context) error {
-			_, err := calling.RequestWithContext(ctx, subject, data)
-			return err
-		})
-	})
-	b.Run("Transport", func(b *testing.B) {
-		cfg := p.config()
-		l, err := nats.New().Listen(b.Context(), cfg, transporttest.Echo())
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { l.Close() })
-		x, err := nats.New().DialExchange(b.Context(), cfg)
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { x.Close() })
-		callers(b, func(ctx context.Context) error {
+	cfg := p.config()
+	l, err := nats.New().Listen(b.Context(), cfg, transporttest.Echo())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { l.Close() })
+	x, err := nats.New().DialExchange(b.Context(), cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { x.Close() })
+	b.Run(fmt.Sprintf("%d/256B", benchCallers), func(b *testing.B) {
+		beside(b, benchCallers, bareRequest(b, p, data), func(ctx context.Context) error {
 			_, err := x.Exchange(ctx, transport.Message{Form: transport.Binary, Data: data})
 			return err
 		})
 	})
 }
 
-// BenchmarkCall is a call from node to node, open, over the same server.
-func BenchmarkCall(b *testing.B) {
+// BenchmarkQueue is a call from node to node beside the bare client's request
+// and reply.
+func BenchmarkQueue(b *testing.B) {
 	p := installed(b)
-	host, client := nodes(b, p, "", owtp.ConnectConfig{})
-	// By its ID a node is asked for its signature; under another name it is not.
-	open := owtp.ConnectConfig{ConnectType: owtp.MQ, Address: p.url, Account: p.account, Password: p.password, WriteQueueName: "owtp.node." + host.NodeID()}
-	if err := client.Connect("host", open); err != nil {
-		b.Fatal(err)
-	}
 	payload := json.RawMessage(`"` + strings.Repeat("x", benchSize-2) + `"`)
-	callers(b, func(context.Context) error {
-		_, err := client.CallSync("host", "echo", payload)
-		return err
-	})
+	for _, form := range []struct {
+		name string
+		mode owtp.ConnectConfig
+	}{{name: "open"}, {"signed", owtp.ConnectConfig{EnableSignature: true}}, {"sealed", owtp.ConnectConfig{EnableKeyAgreement: true}}} {
+		for _, callers := range []int{1, benchCallers} {
+			b.Run(fmt.Sprintf("%s/%d/256B", form.name, callers), func(b *testing.B) {
+				client := benchNodes(b, p, form.mode)
+				beside(b, callers, bareRequest(b, p, payload), func(context.Context) error {
+					resp, err := client.CallSync("host", "echo", payload)
+					if err == nil && !resp.OK() {
+						err = fmt.Errorf("status %d %q", resp.Status, resp.Msg)
+					}
+					return err
+				})
+			})
+		}
+	}
 }
 
-func callers(b *testing.B, call func(context.Context) error) {
+// benchNodes returns a client of "host". The host has room for all records of a
+// run, each of which lives for two minutes.
+func benchNodes(b *testing.B, p place, mode owtp.ConnectConfig) (client *owtp.OWTPNode) {
+	store, err := memory.New(memory.Options{MaxEntries: 1 << 24, MaxBytes: 16 << 30})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { store.Close() })
+	host, err := owtp.New(owtp.NodeConfig{Cert: owtp.NewRandomCertificate(), Store: store})
+	if err != nil {
+		b.Fatal(err)
+	}
+	client = owtp.RandomOWTPNode()
+	b.Cleanup(func() { client.Close(); host.Close() })
+	host.HandleFunc("echo", func(ctx *owtp.Context) { ctx.Response(json.RawMessage(ctx.Data()), owtp.StatusSuccess, "success") })
+	mode.ConnectType, mode.Address, mode.Account, mode.Password = owtp.MQ, p.url, p.account, p.password
+	if err := host.Listen(mode); err != nil {
+		b.Fatal(err)
+	}
+	// By its ID a node is asked for its signature; under another name it is not.
+	mode.WriteQueueName = "owtp.node." + host.NodeID()
+	if err := client.Connect("host", mode); err != nil {
+		b.Fatal(err)
+	}
+	return client
+}
+
+// bareRequest is what a program without this package would do, with a connection
+// on each side.
+func bareRequest(b *testing.B, p place, data []byte) benchCall {
+	subject := "test." + rand.Text()
+	serving, calling := raw(b, p), raw(b, p)
+	if _, err := serving.QueueSubscribe(subject, "q", func(m *natsgo.Msg) { _ = m.Respond(m.Data) }); err != nil {
+		b.Fatal(err)
+	}
+	if err := serving.Flush(); err != nil {
+		b.Fatal(err)
+	}
+	return func(ctx context.Context) error {
+		_, err := calling.RequestWithContext(ctx, subject, data)
+		return err
+	}
+}
+
+// beside makes as many calls as of the bare client's, in turns. Allocations are
+// the calls' alone.
+func beside(b *testing.B, callers int, bare, call benchCall) {
+	run(b, callers, 4*callers, bare)
+	run(b, callers, 4*callers, call)
+	b.ReportAllocs()
+	var took, bareTook time.Duration
+	b.ResetTimer()
+	for i := range benchTurns {
+		n := b.N*(i+1)/benchTurns - b.N*i/benchTurns
+		b.StopTimer()
+		bareTook += run(b, callers, n, bare)
+		b.StartTimer()
+		took += run(b, callers, n, call)
+	}
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/took.Seconds(), "calls/s")
+	b.ReportMetric(float64(b.N)/bareTook.Seconds(), "bare-calls/s")
+	b.ReportMetric(bareTook.Seconds()/took.Seconds(), "call/bare")
+}
+
+// run makes n calls from that many goroutines and returns how long it took.
+func run(b *testing.B, callers, n int, call benchCall) time.Duration {
+	b.Helper()
 	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
 	defer cancel()
-	b.ReportAllocs()
-	b.SetBytes(benchSize)
-	next := make(chan struct{}, benchCallers)
-	b.ResetTimer()
+	begin := time.Now()
+	var left atomic.Int64
+	left.Store(int64(n))
+	var failed atomic.Pointer[error]
 	var all sync.WaitGroup
-	for range benchCallers {
+	for range callers {
 		all.Go(func() {
-			for range next {
+			for left.Add(-1) >= 0 && failed.Load() == nil {
 				if err := call(ctx); err != nil {
-					b.Error(err)
+					failed.CompareAndSwap(nil, &err)
 				}
 			}
 		})
 	}
-	for range b.N {
-		next <- struct{}{}
-	}
-	close(next)
 	all.Wait()
+	if err := failed.Load(); err != nil {
+		b.Fatal(*err)
+	}
+	return time.Since(begin)
 }
