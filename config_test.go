@@ -357,3 +357,18 @@ func TestConfigIsDocumented(t *testing.T) {
 		}
 	}
 }
+
+// An error of a transport keeps its cause and loses the library's name, which
+// the node's own text begins with.
+func TestListenErrorNamesTheLibraryOnce(t *testing.T) {
+	a, b := owtp.RandomOWTPNode(), owtp.RandomOWTPNode()
+	defer a.Close()
+	defer b.Close()
+	taken := owtp.ConnectConfig{Address: t.Name(), ConnectType: owtp.Memory}
+	must(t, a.Listen(taken))
+	err := b.Listen(taken)
+	wantErr(t, err, t.Name(), "in use")
+	if n := strings.Count(err.Error(), "owtp: "); n != 1 {
+		t.Errorf("the library's name stands %d times in %q", n, err)
+	}
+}

@@ -77,6 +77,14 @@ func StatusOf(err error) uint64 {
 	return ErrInternalServerError
 }
 
+// bare is a lower layer's error where it stands within a text of this one, which
+// begins with the library's name already.
+type bare struct{ error }
+
+func (b bare) Error() string { return strings.TrimPrefix(b.error.Error(), "owtp: ") }
+
+func (b bare) Unwrap() error { return b.error }
+
 func newError(status uint64, format string, args ...any) *Error {
 	err := fmt.Errorf(format, args...)
 	return &Error{Status: status, Msg: err.Error(), cause: errors.Unwrap(err)}
@@ -89,7 +97,7 @@ func localError(err error, sent bool) *Error {
 	if errors.As(err, &e) {
 		return e
 	}
-	out := &Error{Status: ErrNetworkDisconnected, Msg: strings.TrimPrefix(err.Error(), "owtp: "), MayHaveRun: sent, cause: err}
+	out := &Error{Status: ErrNetworkDisconnected, Msg: bare{err}.Error(), MayHaveRun: sent, cause: err}
 	var refusal *transport.Refusal
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):

@@ -48,7 +48,7 @@ func (n *OWTPNode) ListenContext(ctx context.Context, cfg ConnectConfig) error {
 	}
 	l.bound = make(chan struct{})
 	if l.tl, err = tr.Listen(ctx, tcfg, l); err != nil {
-		return fmt.Errorf("owtp: listening on %s %q: %w", cfg.ConnectType, tcfg.Address, err)
+		return fmt.Errorf("owtp: listening on %s %q: %w", cfg.ConnectType, tcfg.Address, bare{err})
 	}
 	n.named.add(l.spec.allowedIDs()...)
 	close(l.bound)
