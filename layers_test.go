@@ -31,6 +31,7 @@ var layers = map[string][]string{
 	"internal/servers":        {"internal/leakcheck"},
 	// L1: each knows its own concern and none knows the node.
 	"internal/secure":    {"internal/atrest", "internal/wire", "identity", "transport"},
+	"internal/legacy":    {"internal/wire", "identity"},
 	"internal/httpguard": {"transport"},
 	"internal/httpt":     {"transport", "internal/httpguard"},
 	"internal/wst":       {"transport", "internal/httpguard"},
