@@ -27,7 +27,7 @@ func BenchmarkQueue(b *testing.B) {
 	for _, form := range benchForms[:3] {
 		for _, callers := range []int{1, 64} {
 			b.Run(fmt.Sprintf("amqp/%s/%d/256B", form.name, callers), func(b *testing.B) {
-				s := rabbitStage(b, way{owtp.MQ, form.sign, form.suite}, broker, benchStore(b))
+				s := rabbitStage(b, way{owtp.MQ, form.sign, form.suite}, broker)
 				must(b, s.host.HandleFunc("echo", echo))
 				s.connect(b)
 				bare := newBareQueue(b, broker)

@@ -16,7 +16,6 @@ import (
 
 	"github.com/owtp-go/owtp"
 	"github.com/owtp-go/owtp/contrib/nats"
-	"github.com/owtp-go/owtp/session/memory"
 	"github.com/owtp-go/owtp/transport"
 	"github.com/owtp-go/owtp/transport/transporttest"
 )
@@ -78,19 +77,9 @@ func BenchmarkQueue(b *testing.B) {
 	}
 }
 
-// benchNodes returns a client of "host". The host has room for all records of a
-// run, each of which lives for two minutes.
+// benchNodes returns a client of "host", both with what a node has by default.
 func benchNodes(b *testing.B, p place, mode owtp.ConnectConfig) (client *owtp.OWTPNode) {
-	store, err := memory.New(memory.Options{MaxEntries: 1 << 24, MaxBytes: 16 << 30})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { store.Close() })
-	host, err := owtp.New(owtp.NodeConfig{Cert: owtp.NewRandomCertificate(), Store: store})
-	if err != nil {
-		b.Fatal(err)
-	}
-	client = owtp.RandomOWTPNode()
+	host, client := owtp.RandomOWTPNode(), owtp.RandomOWTPNode()
 	b.Cleanup(func() { client.Close(); host.Close() })
 	host.HandleFunc("echo", func(ctx *owtp.Context) { ctx.Response(json.RawMessage(ctx.Data()), owtp.StatusSuccess, "success") })
 	mode.ConnectType, mode.Address, mode.Account, mode.Password = owtp.MQ, p.url, p.account, p.password
