@@ -22,10 +22,13 @@ import (
 // through puts a proxy between the two and makes the client dial that.
 func (s *stage) through(t testing.TB) *transporttest.Proxy {
 	t.Helper()
-	trs := map[string]transport.Transport{owtp.HTTP: httpt.New(), owtp.Websocket: wst.New(), owtp.Memory: memt.New()}
+	trs := map[string]transport.Transport{owtp.HTTP: httpt.New(), owtp.Websocket: wst.New(), owtp.Memory: memt.New(), owtp.MQ: house}
 	listen := transporttest.Config("127.0.0.1:0")
-	if s.way.connect == owtp.Memory {
+	switch s.way.connect {
+	case owtp.Memory:
 		listen.Address = freshName(t)
+	case owtp.MQ:
+		listen.Address = freshBroker()
 	}
 	p := transporttest.NewProxy(t, trs[s.way.connect], listen, transporttest.Config(s.listen.Address))
 	s.dial.Address = p.Addr()

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/owtp-go/owtp"
-	"github.com/owtp-go/owtp/internal/httpt"
 	"github.com/owtp-go/owtp/internal/wire"
 	"github.com/owtp-go/owtp/session"
 	"github.com/owtp-go/owtp/session/memory"
@@ -681,23 +680,25 @@ func TestRetryOwnerDies(t *testing.T) {
 
 // A lease is renewed as long as its owner lives, beyond its first end.
 func TestRetryLeaseIsRenewed(t *testing.T) {
-	x := newReplicas(t, overHTTP, inSealed)
-	s := x.waits(t, "sleep")
-	must(t, x.other.HandleFunc("sleep", func(*owtp.Context) { t.Error("the other replica has run it") }, owtp.Repeatable()))
-	done := x.start("sleep", nil, x.retried(&owtp.CallOptions{}))
-	within(t, s.began, "the handler")
-	x.proxy.SetTarget(roomy(x.addr))
-	x.cut()
-	eventually(t, "the attempt waits", func() bool { return x.other.Waiting() == 1 })
-	for range 5 {
-		x.clock.move(owtp.RecordLease / 2)
-		time.Sleep(2 * time.Millisecond) // not before the sweep has come, or the lease really lapses
-		x.bank.RenewLeases()
-	}
-	s.wake()
-	if got := within(t, done, "the answer"); got.err != nil || got.resp.JsonData().String() != "slept" {
-		t.Errorf("%+v, %v", got.resp, got.err)
-	}
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		x := newReplicas(t, m, g)
+		s := x.waits(t, "sleep")
+		must(t, x.other.HandleFunc("sleep", func(*owtp.Context) { t.Error("the other replica has run it") }, owtp.Repeatable()))
+		done := x.start("sleep", nil, x.retried(&owtp.CallOptions{}))
+		within(t, s.began, "the handler")
+		x.proxy.SetTarget(roomy(x.addr))
+		x.cut()
+		eventually(t, "the attempt waits", func() bool { return x.other.Waiting() == 1 })
+		for range 5 {
+			x.clock.move(owtp.RecordLease / 2)
+			time.Sleep(2 * time.Millisecond) // not before the sweep has come, or the lease really lapses
+			x.bank.RenewLeases()
+		}
+		s.wake()
+		if got := within(t, done, "the answer"); got.err != nil || got.resp.JsonData().String() != "slept" {
+			t.Errorf("%+v, %v", got.resp, got.err)
+		}
+	})
 }
 
 // The server restarts between two attempts and has lost its memory: only a call
@@ -747,19 +748,19 @@ func TestRetryProxyThenRestart(t *testing.T) {
 		"nobody, nobody":       {"nobody", "nobody"},
 		"restart, nobody":      {"pass", "nobody"},
 	}
-	for _, g := range proofModes {
+	each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
 		for name, script := range scripts {
 			for _, repeatable := range []bool{false, true} {
-				t.Run(fmt.Sprintf("%v/%s/repeatable=%v", g, name, repeatable), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/repeatable=%v", name, repeatable), func(t *testing.T) {
 					again := newBank(t, owtp.NodeConfig{})
-					there, err := httpt.New().DialExchange(background(t), transporttest.Config(again.listen(t, overHTTP, g)))
+					there, err := m.tr.(transport.ExchangeDialer).DialExchange(background(t), transporttest.Config(again.listen(t, m, g)))
 					must(t, err)
 					t.Cleanup(func() { there.Close() })
 					var step atomic.Int64
 					step.Store(-1)
 					old := newBank(t, owtp.NodeConfig{Cert: again.Certificate()})
-					r := &rig{t: t, m: overHTTP, g: g, bank: old, client: newNode(t, owtp.NodeConfig{})}
-					addr := relayTo(t, overHTTP, old.listen(t, overHTTP, g), func(ctx context.Context, m transport.Message, pass forward) (transport.Message, error) {
+					r := &rig{t: t, m: m, g: g, bank: old, client: newNode(t, owtp.NodeConfig{})}
+					addr := relayTo(t, m, old.listen(t, m, g), func(ctx context.Context, m transport.Message, pass forward) (transport.Message, error) {
 						at := step.Load()
 						if at < 0 || at == 0 && isHello(m) { // it may ask for a proof first
 							return pass(m)
@@ -778,7 +779,7 @@ func TestRetryProxyThenRestart(t *testing.T) {
 						m.Data = slices.Clone(m.Data)
 						return there.Exchange(ctx, m)
 					})
-					must(t, r.client.Connect("bank", owtp.ConnectConfig{Address: addr, ConnectType: owtp.HTTP, EnableSignature: g.sign, EnableKeyAgreement: g.seal}))
+					must(t, r.client.Connect("bank", old.at(addr, m, g)))
 					r.mustPay("before")
 					step.Store(0)
 					resp, err := r.client.CallContext(background(t), "bank", "pay", payParams("a"), &owtp.CallOptions{Repeatable: repeatable, Meta: map[string]string{"purpose": purposeMark}})
@@ -802,7 +803,7 @@ func TestRetryProxyThenRestart(t *testing.T) {
 				})
 			}
 		}
-	}
+	})
 }
 
 // An ordinary restart costs no honest call anything: a caller that has heard
@@ -876,6 +877,31 @@ func TestRetryBusyCallerNoticesARestart(t *testing.T) {
 			s.host = s.restart(t)
 			eventually(t, "the caller has seen the connection end", func() bool { return s.client.ProofIsStale("testhost") })
 			answer(t, s.client, "testhost", "echo", i)
+		}
+	})
+}
+
+// On a queue no connection ends with a server that restarts, and that its queue
+// has gone is the broker's word alone. So a call that went there may have run:
+// only one that may run twice finds the server again, and any other is the last
+// to be lost.
+func TestRetryBusyCallerMeetsARestart(t *testing.T) {
+	eachWay(t, mqWays[1:], func(t *testing.T, w way) {
+		t.Parallel()
+		s := newStage(t, w)
+		must(t, s.host.HandleFunc("echo", echo))
+		s.connect(t)
+		for _, repeatable := range []bool{true, false} {
+			answer(t, s.client, "testhost", "echo", 1)
+			must(t, s.host.Close())
+			s.host = s.restart(t)
+			resp, err := s.client.CallContext(background(t), "testhost", "echo", 2, &owtp.CallOptions{Repeatable: repeatable})
+			if !repeatable {
+				result{resp, err}.unknown(t)
+			} else if err != nil || !resp.OK() {
+				t.Errorf("repeatable: %+v, %v", resp, err)
+			}
+			answer(t, s.client, "testhost", "echo", 3)
 		}
 	})
 }
