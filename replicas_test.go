@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/owtp-go/owtp"
-	"github.com/owtp-go/owtp/internal/httpt"
 	"github.com/owtp-go/owtp/internal/wire"
 	"github.com/owtp-go/owtp/session"
 	"github.com/owtp-go/owtp/session/memory"
@@ -148,6 +147,7 @@ func once(op string, is func(string) bool) func(op, key string) bool {
 // A cluster is three replicas, their balancer, and a client.
 type cluster struct {
 	t      *testing.T
+	m      medium
 	g      guard
 	cert   owtp.Certificate
 	limits owtp.Limits
@@ -219,14 +219,14 @@ type option func(*cluster)
 
 func clusterLimits(l owtp.Limits) option { return func(c *cluster) { c.limits = l } }
 
-func newCluster(t *testing.T, g guard, options ...option) *cluster {
+func newCluster(t *testing.T, m medium, g guard, options ...option) *cluster {
 	t.Helper()
-	return newClusterAt(t, g, memory.Options{}, nil, options...)
+	return newClusterAt(t, m, g, memory.Options{}, nil, options...)
 }
 
-func newClusterAt(t *testing.T, g guard, o memory.Options, clocks []*movable, options ...option) *cluster {
+func newClusterAt(t *testing.T, m medium, g guard, o memory.Options, clocks []*movable, options ...option) *cluster {
 	t.Helper()
-	c := &cluster{t: t, g: g, cert: owtp.NewRandomCertificate(), limits: quick, store: newMemory(t, o)}
+	c := &cluster{t: t, m: m, g: g, cert: owtp.NewRandomCertificate(), limits: quick, store: newMemory(t, o)}
 	for _, f := range options {
 		f(c)
 	}
@@ -238,12 +238,12 @@ func newClusterAt(t *testing.T, g guard, o memory.Options, clocks []*movable, op
 		}
 		s := &shared{Provider: c.store}
 		b := newBankAt(t, owtp.NodeConfig{Cert: c.cert, Store: s, Limits: c.limits}, now)
-		x, err := httpt.New().DialExchange(context.Background(), roomy(b.listen(t, overHTTP, g)))
+		x, err := m.tr.(transport.ExchangeDialer).DialExchange(context.Background(), roomy(b.listen(t, m, g)))
 		must(t, err)
 		t.Cleanup(func() { x.Close() })
 		c.banks, c.stores, c.lb.to = append(c.banks, b), append(c.stores, s), append(c.lb.to, x)
 	}
-	l, err := httpt.New().Listen(context.Background(), roomy("127.0.0.1:0"), transporttest.HandlerFuncs{Exchange: c.lb.serve})
+	l, err := m.tr.Listen(context.Background(), roomy(m.listenAddr()), transporttest.HandlerFuncs{Exchange: c.lb.serve})
 	must(t, err)
 	t.Cleanup(func() { l.Close() })
 	c.lb.addr = l.Addr().String()
@@ -254,7 +254,7 @@ func newClusterAt(t *testing.T, g guard, o memory.Options, clocks []*movable, op
 
 func (c *cluster) join(n *owtp.OWTPNode) {
 	c.t.Helper()
-	must(c.t, n.Connect("bank", owtp.ConnectConfig{Address: c.lb.addr, ConnectType: owtp.HTTP, EnableSignature: c.g.sign, EnableKeyAgreement: c.g.seal}))
+	must(c.t, n.Connect("bank", c.banks[0].at(c.lb.addr, c.m, c.g)))
 }
 
 func (c *cluster) pay(token string, opts *owtp.CallOptions) (bool, error) {
@@ -310,110 +310,142 @@ func (c *cluster) agreements() int {
 	}))
 }
 
+// half makes the next call the first one under a session that the first replica
+// has agreed on, the call going to the second. Over a queue Connect has made such
+// a call itself, and the session is agreed anew. It returns how many agreements
+// do not count.
+func (c *cluster) half() int {
+	if c.m != overMQ {
+		return 0
+	}
+	c.client.AgeSessions()
+	c.lb.mu.Lock()
+	c.lb.next = 0
+	c.lb.mu.Unlock()
+	return c.agreements()
+}
+
 // One agreement serves on all, whoever has which message of it first.
 func TestReplicasShareASession(t *testing.T) {
-	for _, g := range proofModes {
-		t.Run(g.name, func(t *testing.T) {
-			c := newCluster(t, g)
-			for range 30 {
-				c.mustPay("a")
+	each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
+		c := newCluster(t, m, g)
+		for range 30 {
+			c.mustPay("a")
+		}
+		c.mustHaveRun(30)
+		for i, b := range c.banks {
+			if n := b.runs.Load(); n < 8 {
+				t.Errorf("replica %d has run %d calls of 30", i, n)
 			}
-			c.mustHaveRun(30)
-			for i, b := range c.banks {
-				if n := b.runs.Load(); n < 8 {
-					t.Errorf("replica %d has run %d calls of 30", i, n)
-				}
-			}
-			if n := c.agreements(); g.seal && n != 1 {
-				t.Errorf("%d agreements, want one", n)
-			}
-		})
-	}
+		}
+		if n := c.agreements(); g.seal && n != 1 {
+			t.Errorf("%d agreements, want one", n)
+		}
+	})
 }
 
 // The first packets of a session come to two replicas at one moment: both have
 // read it half open, and both confirm it.
 func TestReplicasConfirmAtOnce(t *testing.T) {
-	c := newCluster(t, inSealed)
-	var both sync.WaitGroup
-	both.Add(2)
-	for _, s := range c.stores[1:] {
-		first := once("swap", isSession)
-		s.hook(func(op, key string) {
-			if first(op, key) {
-				both.Done()
-				both.Wait()
-			}
-		}, nil)
-	}
-	var calls sync.WaitGroup
-	c.lb.one(-1)
-	for range 2 {
-		calls.Go(func() { c.mustPay("a") }) // to the second and the third
-	}
-	calls.Wait()
-	c.mustHaveRun(2)
-	if c.agreements() != 1 || c.sessions() != 1 {
-		t.Errorf("%d agreements and %d sessions", c.agreements(), c.sessions())
-	}
-	c.mustPay("b")
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		c := newCluster(t, m, g)
+		before := c.half()
+		var both sync.WaitGroup
+		both.Add(2)
+		var met atomic.Int64
+		for _, s := range c.stores[1:] {
+			first := once("swap", isSession)
+			s.hook(func(op, key string) {
+				if first(op, key) {
+					met.Add(1)
+					both.Done()
+					both.Wait()
+				}
+			}, nil)
+		}
+		var calls sync.WaitGroup
+		for range 2 {
+			calls.Go(func() { c.mustPay("a") }) // to the second and the third
+		}
+		calls.Wait()
+		c.mustHaveRun(2)
+		if n := c.agreements() - before; n != 1 || c.sessions() != 1 || met.Load() != 2 {
+			t.Errorf("%d agreements and %d sessions; %d replicas have confirmed", n, c.sessions(), met.Load())
+		}
+		c.mustPay("b")
+	})
 }
 
 // A session that ends while another replica confirms it stays dead.
 func TestReplicasConfirmationRevivesNothing(t *testing.T) {
-	c := newCluster(t, inSealed)
-	first := once("swap", isSession)
-	c.lb.one(1)
-	c.stores[1].hook(func(op, key string) {
-		if first(op, key) {
-			c.banks[0].ForgetSessions()
-			if n := c.sessions(); n != 0 {
-				t.Errorf("%d sessions were not ended", n)
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		c := newCluster(t, m, g)
+		before := c.half()
+		first := once("swap", isSession)
+		c.stores[1].hook(func(op, key string) {
+			if first(op, key) {
+				c.banks[0].ForgetSessions()
+				if n := c.sessions(); n != 0 {
+					t.Errorf("%d sessions were not ended", n)
+				}
 			}
+		}, nil)
+		c.mustPay("a") // agrees anew
+		c.mustHaveRun(1)
+		if n := c.agreements() - before; n != 2 || c.sessions() != 1 {
+			t.Errorf("%d agreements, want 2; %d sessions are in the store, want the new one alone", n, c.sessions())
 		}
-	}, nil)
-	c.mustPay("a") // agrees anew
-	c.mustHaveRun(1)
-	if c.agreements() != 2 || c.sessions() != 1 {
-		t.Errorf("%d agreements, want 2; %d sessions are in the store, want the new one alone", c.agreements(), c.sessions())
-	}
+	})
 }
 
 // The store's answer to a confirmation is lost: nobody is told that there was
 // no agreement, and the next packet finds that there is one.
 func TestReplicasConfirmationUnheard(t *testing.T) {
-	limits := quick
-	limits.StoreTimeout = 50 * time.Millisecond
-	c := newCluster(t, inSealed, clusterLimits(limits))
-	c.lb.one(1)
-	c.stores[1].hook(nil, once("swap", isSession))
-	c.mustPay("a") // the refusal is nobody's, so that it is tried once more
-	c.mustHaveRun(1)
-	if c.agreements() != 1 {
-		t.Errorf("%d agreements", c.agreements())
-	}
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		limits := quick
+		limits.StoreTimeout = 50 * time.Millisecond
+		c := newCluster(t, m, g, clusterLimits(limits))
+		before := c.half()
+		c.lb.one(1)
+		unheard := make(chan bool, 1)
+		first := once("swap", isSession)
+		c.stores[1].hook(nil, func(op, key string) bool {
+			lose := first(op, key)
+			if lose {
+				unheard <- true
+			}
+			return lose
+		})
+		c.mustPay("a") // the refusal is nobody's, so that it is tried once more
+		c.mustHaveRun(1)
+		if n := c.agreements() - before; n != 1 || len(unheard) != 1 {
+			t.Errorf("%d agreements; %d answers of the store were lost", n, len(unheard))
+		}
+	})
 }
 
 // What one replica ends is dead on the others within two seconds.
 func TestReplicasEndedSession(t *testing.T) {
-	clocks := []*movable{new(movable), new(movable), new(movable)}
-	c := newClusterAt(t, inSealed, memory.Options{}, clocks)
-	for range 3 {
-		c.mustPay("a")
-	}
-	request := c.lb.requests(noHello)[2]
-	c.banks[0].ForgetSessions()
-	for i := range c.banks[1:] {
-		clocks[i+1].move(2 * time.Second)
-	}
-	for i := range c.banks {
-		answer, err := c.lb.to[i].Exchange(background(t), request)
-		must(t, err)
-		if status := openStatus(t, answer); status != owtp.ErrSecretKeyInvalid {
-			t.Errorf("replica %d answers %d under a session that has ended", i, status)
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		clocks := []*movable{new(movable), new(movable), new(movable)}
+		c := newClusterAt(t, m, g, memory.Options{}, clocks)
+		for range 3 {
+			c.mustPay("a")
 		}
-	}
-	c.mustHaveRun(3)
+		request := c.lb.requests(noHello)[2]
+		c.banks[0].ForgetSessions()
+		for i := range c.banks[1:] {
+			clocks[i+1].move(2 * time.Second)
+		}
+		for i := range c.banks {
+			answer, err := c.lb.to[i].Exchange(background(t), request)
+			must(t, err)
+			if status := openStatus(t, answer); status != owtp.ErrSecretKeyInvalid {
+				t.Errorf("replica %d answers %d under a session that has ended", i, status)
+			}
+		}
+		c.mustHaveRun(3)
+	})
 }
 
 // openStatus is the status of an answer that nobody has sealed.
@@ -432,101 +464,102 @@ func openStatus(t *testing.T, m transport.Message) uint64 {
 // A new session retires the one before it, which another replica has made and
 // confirmed; and no other peer's.
 func TestReplicasRetire(t *testing.T) {
-	c := newCluster(t, inSealed)
-	c.lb.one(0)
-	c.mustPay("a")
-	other := newNode(t, owtp.NodeConfig{})
-	c.join(other)
-	if _, err := other.CallSync("bank", "pay", payParams("x")); err != nil {
-		t.Fatal(err)
-	}
-	c.client.AgeSessions()
-	c.lb.one(1)
-	c.mustPay("b")
-	if n := c.sessions(); n != 2 {
-		t.Errorf("%d sessions are in the store, want the new one and the other peer's", n)
-	}
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		c := newCluster(t, m, g)
+		c.lb.one(0)
+		c.mustPay("a")
+		other := newNode(t, owtp.NodeConfig{})
+		c.join(other)
+		if _, err := other.CallSync("bank", "pay", payParams("x")); err != nil {
+			t.Fatal(err)
+		}
+		c.client.AgeSessions()
+		c.lb.one(1)
+		c.mustPay("b")
+		if n := c.sessions(); n != 2 {
+			t.Errorf("%d sessions are in the store, want the new one and the other peer's", n)
+		}
+	})
 }
 
 // One peer's sessions are counted wherever they were made.
 func TestReplicasMaxSessions(t *testing.T) {
-	limits := quick
-	limits.MaxSessions = 2
-	c := newCluster(t, inSealed, clusterLimits(limits))
-	cert := owtp.NewRandomCertificate()
-	var programs []*owtp.OWTPNode
-	for i := range 4 {
-		c.lb.one(i % 3)
-		n := newNode(t, owtp.NodeConfig{Cert: cert})
-		c.join(n)
-		programs = append(programs, n)
-		if _, err := n.CallSync("bank", "pay", payParams("a")); err != nil {
-			t.Fatal(err)
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		limits := quick
+		limits.MaxSessions = 2
+		c := newCluster(t, m, g, clusterLimits(limits))
+		cert := owtp.NewRandomCertificate()
+		var programs []*owtp.OWTPNode
+		for i := range 4 {
+			c.lb.one(i % 3)
+			n := newNode(t, owtp.NodeConfig{Cert: cert})
+			c.join(n)
+			programs = append(programs, n)
+			if _, err := n.CallSync("bank", "pay", payParams("a")); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	c.lb.one(0)
-	for _, n := range programs[1:] {
-		if _, err := n.CallSync("bank", "pay", payParams("b")); err != nil {
-			t.Fatal(err)
+		c.lb.one(0)
+		for _, n := range programs[1:] {
+			if _, err := n.CallSync("bank", "pay", payParams("b")); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	if n := c.sessions(); n > 3 { // the cluster's own client has one that is half open
-		t.Errorf("%d sessions are in the store", n)
-	}
+		if n := c.sessions(); n > 3 { // the cluster's own client has one that is half open
+			t.Errorf("%d sessions are in the store", n)
+		}
+	})
 }
 
 // A copy of a request runs nothing on any replica.
 func TestReplicasRefuseCopies(t *testing.T) {
-	for _, g := range proofModes {
-		t.Run(g.name, func(t *testing.T) {
-			c := newCluster(t, g)
-			c.mustPay("a")
-			for _, m := range c.lb.requests(noHello) {
-				for _, to := range c.lb.to {
-					if _, err := to.Exchange(background(t), m); err != nil {
-						t.Error(err)
-					}
+	each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
+		c := newCluster(t, m, g)
+		c.mustPay("a")
+		for _, m := range c.lb.requests(noHello) {
+			for _, to := range c.lb.to {
+				if _, err := to.Exchange(background(t), m); err != nil {
+					t.Error(err)
 				}
 			}
-			c.mustHaveRun(1)
-		})
-	}
+		}
+		c.mustHaveRun(1)
+	})
 }
 
 // Clocks of replicas that are apart by a window open no gap: the record of a
 // call lives until the last of them finds its packet too old.
 func TestReplicasClocksApart(t *testing.T) {
-	for _, g := range proofModes {
-		t.Run(g.name, func(t *testing.T) {
-			clocks := []*movable{new(movable), new(movable), new(movable)}
-			caller, storeClock := new(movable), new(movable)
-			caller.move(29 * time.Second) // as far ahead as the first replica takes it
-			clocks[2].move(-28 * time.Second)
-			c := newClusterAt(t, g, memory.Options{Now: storeClock.now}, clocks)
-			c.client = newNodeAt(t, owtp.NodeConfig{}, caller.now)
-			c.lb.one(0)
-			c.join(c.client)
-			if ok, err := c.pay("a", &owtp.CallOptions{Timeout: 2 * time.Second}); !ok {
-				t.Fatal(err)
+	each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
+		clocks := []*movable{new(movable), new(movable), new(movable)}
+		caller, storeClock := new(movable), new(movable)
+		caller.move(29 * time.Second) // as far ahead as the first replica takes it
+		clocks[2].move(-28 * time.Second)
+		c := newClusterAt(t, m, g, memory.Options{Now: storeClock.now}, clocks)
+		c.client = newNodeAt(t, owtp.NodeConfig{}, caller.now)
+		c.lb.one(0)
+		c.join(c.client)
+		if ok, err := c.pay("a", &owtp.CallOptions{Timeout: 2 * time.Second}); !ok {
+			t.Fatal(err)
+		}
+		sent := c.lb.requests(noHello)
+		for range 20 {
+			for _, m := range append(clocks, storeClock) {
+				m.move(5 * time.Second)
 			}
-			sent := c.lb.requests(noHello)
-			for range 20 {
-				for _, m := range append(clocks, storeClock) {
-					m.move(5 * time.Second)
-				}
-				if _, err := c.lb.to[2].Exchange(background(t), sent[len(sent)-1]); err != nil {
-					t.Error(err)
-				}
+			if _, err := c.lb.to[2].Exchange(background(t), sent[len(sent)-1]); err != nil {
+				t.Error(err)
 			}
-			c.mustHaveRun(1)
-		})
-	}
+		}
+		c.mustHaveRun(1)
+	})
 }
 
 // The exchange with the replica that runs a call breaks, and a further attempt
-// waits at another one: the handler goes on for it.
+// waits at another one: the handler goes on for it. On a queue nobody sees that an
+// exchange has broken (TestRetryWaitsForTheOtherReplica).
 func TestReplicasOrphanIsWantedElsewhere(t *testing.T) {
-	c := newCluster(t, inSealed)
+	c := newCluster(t, overHTTP, inSealed)
 	s := newSleeper(t)
 	must(t, c.banks[0].HandleFunc("sleep", s.handle))
 	for _, b := range c.banks[1:] {

@@ -47,126 +47,132 @@ func soon(t *testing.T, begin time.Time) {
 // or comes later, or never, and nobody runs the call. Its caller may come again,
 // and it runs once.
 func TestStoreRecordUnheard(t *testing.T) {
-	for what, set := range map[string]func(s *shared, is func(op, key string) bool){
-		"there": func(s *shared, is func(op, key string) bool) { s.lose = is },
-		"late":  func(s *shared, is func(op, key string) bool) { s.late = is },
-		"never": func(s *shared, is func(op, key string) bool) { s.never = is },
-	} {
-		for _, again := range []string{"at once", "after the record was mended"} {
-			t.Run(what+"/"+again, func(t *testing.T) {
-				c := newCluster(t, inSealed, clusterLimits(hasty()))
-				c.mustPay("warm")
-				c.lb.one(1)
-				s := c.stores[1]
-				s.mu.Lock()
-				set(s, once("insert", isCall))
-				s.mu.Unlock()
-				opts := &owtp.CallOptions{CallKey: callKey, Timeout: patience}
-				_, err := c.pay("a", opts)
-				if e := wantStatus(t, err, owtp.ErrDenialOfService); !e.MayHaveRun {
-					t.Errorf("the caller is told that it has not run: %v", e)
-				}
-				sent := c.lb.requests(noHello)
-				if again != "at once" {
-					c.toldAll()
-					s.writing.Wait()
-				}
-				c.lb.one(2)
-				begin := time.Now()
-				if ok, err := c.pay("a", opts); !ok {
-					t.Error(err)
-				}
-				soon(t, begin)
-				c.mustHaveRun(2)
-				c.toldAll()
-				s.writing.Wait()
-				for _, to := range c.lb.to { // the packet that was refused
-					if _, err := to.Exchange(background(t), sent[len(sent)-1]); err != nil {
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		for what, set := range map[string]func(s *shared, is func(op, key string) bool){
+			"there": func(s *shared, is func(op, key string) bool) { s.lose = is },
+			"late":  func(s *shared, is func(op, key string) bool) { s.late = is },
+			"never": func(s *shared, is func(op, key string) bool) { s.never = is },
+		} {
+			for _, again := range []string{"at once", "after the record was mended"} {
+				t.Run(what+"/"+again, func(t *testing.T) {
+					c := newCluster(t, m, g, clusterLimits(hasty()))
+					c.mustPay("warm")
+					c.lb.one(1)
+					s := c.stores[1]
+					s.mu.Lock()
+					set(s, once("insert", isCall))
+					s.mu.Unlock()
+					opts := &owtp.CallOptions{CallKey: callKey, Timeout: patience}
+					_, err := c.pay("a", opts)
+					if e := wantStatus(t, err, owtp.ErrDenialOfService); !e.MayHaveRun {
+						t.Errorf("the caller is told that it has not run: %v", e)
+					}
+					sent := c.lb.requests(noHello)
+					if again != "at once" {
+						c.toldAll()
+						s.writing.Wait()
+					}
+					c.lb.one(2)
+					begin := time.Now()
+					if ok, err := c.pay("a", opts); !ok {
 						t.Error(err)
 					}
-				}
-				c.mustHaveRun(2)
-			})
+					soon(t, begin)
+					c.mustHaveRun(2)
+					c.toldAll()
+					s.writing.Wait()
+					for _, to := range c.lb.to { // the packet that was refused
+						if _, err := to.Exchange(background(t), sent[len(sent)-1]); err != nil {
+							t.Error(err)
+						}
+					}
+					c.mustHaveRun(2)
+				})
+			}
 		}
-	}
+	})
 }
 
 // The same for a call that was refused before and is claimed by a further
 // attempt.
 func TestStoreClaimUnheard(t *testing.T) {
-	c := newCluster(t, inSealed, clusterLimits(hasty()))
-	c.mustPay("warm")
-	c.lb.one(1)
-	opts := &owtp.CallOptions{CallKey: callKey, Timeout: patience}
-	c.stores[1].hook(nil, once("insert", isCall))
-	_, err := c.pay("a", opts)
-	wantStatus(t, err, owtp.ErrDenialOfService)
-	c.toldAll() // it is free
-	var swaps atomic.Int64
-	c.stores[1].hook(nil, func(op, key string) bool {
-		return op == "swap" && isCall(key) && swaps.Add(1) == 2 // the first lists the attempt
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		c := newCluster(t, m, g, clusterLimits(hasty()))
+		c.mustPay("warm")
+		c.lb.one(1)
+		opts := &owtp.CallOptions{CallKey: callKey, Timeout: patience}
+		c.stores[1].hook(nil, once("insert", isCall))
+		_, err := c.pay("a", opts)
+		wantStatus(t, err, owtp.ErrDenialOfService)
+		c.toldAll() // it is free
+		var swaps atomic.Int64
+		c.stores[1].hook(nil, func(op, key string) bool {
+			return op == "swap" && isCall(key) && swaps.Add(1) == 2 // the first lists the attempt
+		})
+		_, err = c.pay("a", opts)
+		wantStatus(t, err, owtp.ErrDenialOfService)
+		c.mustHaveRun(1)
+		c.lb.one(2)
+		begin := time.Now()
+		if ok, err := c.pay("a", opts); !ok {
+			t.Error(err)
+		}
+		soon(t, begin)
+		c.mustHaveRun(2)
 	})
-	_, err = c.pay("a", opts)
-	wantStatus(t, err, owtp.ErrDenialOfService)
-	c.mustHaveRun(1)
-	c.lb.one(2)
-	begin := time.Now()
-	if ok, err := c.pay("a", opts); !ok {
-		t.Error(err)
-	}
-	soon(t, begin)
-	c.mustHaveRun(2)
 }
 
 // The store goes away while a handler runs. Its caller gets the answer, and who
 // has lost it gets the same one once the store is back, at any replica.
 func TestStoreOutcomeIsKept(t *testing.T) {
-	c := newCluster(t, inSealed, clusterLimits(hasty()))
-	c.mustPay("warm")
-	var runs atomic.Int64
-	for _, b := range c.banks {
-		must(t, b.HandleFunc("once", func(ctx *owtp.Context) {
-			for _, s := range c.stores {
-				s.pause()
-			}
-			ctx.Response(runs.Add(1), 0, "")
-		}))
-	}
-	call := func() (int64, error) {
-		resp, err := c.client.CallContext(context.Background(), "bank", "once", nil, &owtp.CallOptions{CallKey: callKey, Timeout: patience})
-		if err == nil {
-			err = resp.Err()
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		c := newCluster(t, m, g, clusterLimits(hasty()))
+		c.mustPay("warm")
+		var runs atomic.Int64
+		for _, b := range c.banks {
+			must(t, b.HandleFunc("once", func(ctx *owtp.Context) {
+				for _, s := range c.stores {
+					s.pause()
+				}
+				ctx.Response(runs.Add(1), 0, "")
+			}))
 		}
-		if err != nil {
-			return 0, err
-		}
-		return resp.JsonData().Int(), nil
-	}
-	if n, err := call(); err != nil || n != 1 {
-		t.Fatalf("the answer is %d, %v", n, err)
-	}
-	_, err := call()
-	if e := wantStatus(t, err, owtp.ErrDenialOfService); !e.MayHaveRun {
-		t.Errorf("the caller is told that it has not run: %v", e)
-	}
-	for _, s := range c.stores {
-		s.resume()
-	}
-	for i := range c.banks {
-		c.lb.one(i)
-		begin := time.Now()
-		eventually(t, "the replica has noticed that the store is back", func() bool {
-			n, err := call()
-			if err == nil && n != 1 {
-				t.Errorf("the answer is %d", n)
+		call := func() (int64, error) {
+			resp, err := c.client.CallContext(context.Background(), "bank", "once", nil, &owtp.CallOptions{CallKey: callKey, Timeout: patience})
+			if err == nil {
+				err = resp.Err()
 			}
-			return err == nil
-		})
-		soon(t, begin)
-	}
-	if runs.Load() != 1 {
-		t.Errorf("it has run %d times", runs.Load())
-	}
+			if err != nil {
+				return 0, err
+			}
+			return resp.JsonData().Int(), nil
+		}
+		if n, err := call(); err != nil || n != 1 {
+			t.Fatalf("the answer is %d, %v", n, err)
+		}
+		_, err := call()
+		if e := wantStatus(t, err, owtp.ErrDenialOfService); !e.MayHaveRun {
+			t.Errorf("the caller is told that it has not run: %v", e)
+		}
+		for _, s := range c.stores {
+			s.resume()
+		}
+		for i := range c.banks {
+			c.lb.one(i)
+			begin := time.Now()
+			eventually(t, "the replica has noticed that the store is back", func() bool {
+				n, err := call()
+				if err == nil && n != 1 {
+					t.Errorf("the answer is %d", n)
+				}
+				return err == nil
+			})
+			soon(t, begin)
+		}
+		if runs.Load() != 1 {
+			t.Errorf("it has run %d times", runs.Load())
+		}
+	})
 }
 
 // A store that does not answer: what needs it gets 503, what does not need it
@@ -225,36 +231,38 @@ func TestStoreAway(t *testing.T) {
 // Peers that hang up in the middle of a write leave no record behind that nobody
 // runs, and do not make the store count as away.
 func TestStoreCallersHangUp(t *testing.T) {
-	limits := quick
-	limits.StoreTimeout = time.Second
-	c := newCluster(t, inSealed, clusterLimits(limits))
-	c.mustPay("warm")
-	c.lb.one(1)
-	var hangUp atomic.Pointer[context.CancelFunc]
-	c.stores[1].hook(func(op, key string) {
-		if f := hangUp.Load(); f != nil && op == "insert" && isCall(key) {
-			(*f)()
-			time.Sleep(20 * time.Millisecond) // until the server has noticed
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		limits := quick
+		limits.StoreTimeout = time.Second
+		c := newCluster(t, m, g, clusterLimits(limits))
+		c.mustPay("warm")
+		c.lb.one(1)
+		var hangUp atomic.Pointer[context.CancelFunc]
+		c.stores[1].hook(func(op, key string) {
+			if f := hangUp.Load(); f != nil && op == "insert" && isCall(key) {
+				(*f)()
+				time.Sleep(20 * time.Millisecond) // until the server has noticed
+			}
+		}, nil)
+		for i := range 8 {
+			ctx, cancel := context.WithCancel(context.Background())
+			hangUp.Store(&cancel)
+			key := fmt.Appendf(nil, "0123456789abcde%d", i)
+			_, err := c.client.CallContext(ctx, "bank", "pay", payParams("a"), &owtp.CallOptions{CallKey: key})
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("call %d: %v", i, err)
+			}
+			hangUp.Store(nil)
+			before := c.ran()
+			begin := time.Now()
+			if ok, err := c.pay("a", &owtp.CallOptions{CallKey: key, Timeout: patience}); !ok {
+				t.Errorf("call %d: %v", i, err)
+			}
+			soon(t, begin)
+			if n := c.ran() - before; n > 1 {
+				t.Errorf("it has run %d times", n)
+			}
 		}
-	}, nil)
-	for i := range 8 {
-		ctx, cancel := context.WithCancel(context.Background())
-		hangUp.Store(&cancel)
-		key := fmt.Appendf(nil, "0123456789abcde%d", i)
-		_, err := c.client.CallContext(ctx, "bank", "pay", payParams("a"), &owtp.CallOptions{CallKey: key})
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("call %d: %v", i, err)
-		}
-		hangUp.Store(nil)
-		before := c.ran()
-		begin := time.Now()
-		if ok, err := c.pay("a", &owtp.CallOptions{CallKey: key, Timeout: patience}); !ok {
-			t.Errorf("call %d: %v", i, err)
-		}
-		soon(t, begin)
-		if n := c.ran() - before; n > 1 {
-			t.Errorf("it has run %d times", n)
-		}
-	}
-	c.mustHaveRun(9)
+		c.mustHaveRun(9)
+	})
 }
