@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/base64"
+	"slices"
 	"strconv"
 
 	"github.com/mr-tron/base58"
@@ -13,6 +14,7 @@ import (
 
 // AppendJSON appends the packet as a JSON object without white space.
 func (p *Packet) AppendJSON(b []byte) ([]byte, error) {
+	b = slices.Grow(b, 192+len(p.Method)+len(p.ReplyTo)+len(p.Msg)+len(p.Data)) // one piece, if nothing is signed
 	b = append(b, `{"v":2,"r":`...)
 	b = strconv.AppendUint(b, uint64(p.Kind), 10)
 	var err error
