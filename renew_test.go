@@ -226,10 +226,10 @@ func TestRenewQuestionCrossesTheRenewal(t *testing.T) {
 	})
 }
 
-// Sessions over HTTP end by age and are agreed anew in time, under calls: none
+// Sessions over HTTP and over queues end by age and are agreed anew in time, under calls: none
 // fails, and callers share one agreement.
-func TestRenewHTTPSession(t *testing.T) {
-	for _, w := range []way{{owtp.HTTP, false, "sm4"}, {owtp.HTTP, true, "aes"}} {
+func TestRenewExchangeSession(t *testing.T) {
+	for _, w := range []way{{owtp.HTTP, false, "sm4"}, {owtp.HTTP, true, "aes"}, {owtp.MQ, false, "aes"}, {owtp.MQ, true, "sm4"}} {
 		t.Run(w.String(), func(t *testing.T) {
 			t.Parallel()
 			life := time.Second
@@ -277,35 +277,37 @@ func TestRenewHTTPSession(t *testing.T) {
 
 // Many callers find at one moment that their session is gone: they agree anew
 // once, and do not end each other's.
-func TestRenewHTTPSessionLostByTheServer(t *testing.T) {
-	s := newStage(t, way{owtp.HTTP, false, "sm4"})
-	p := transporttest.NewProxy(t, overHTTP.tr, roomy("127.0.0.1:0"), roomy(s.listen.Address))
-	s.dial.Address = p.Addr()
-	must(t, s.host.HandleFunc("echo", echo))
-	s.connect(t)
-	for range 5 {
-		answer(t, s.client, "testhost", "echo", 1)
-		before := hellos(p)
-		s.host.ForgetSessions()
-		var wg sync.WaitGroup
-		for range 64 {
-			wg.Go(func() {
-				if resp, err := s.client.CallContext(context.Background(), "testhost", "echo", 1, nil); err != nil || !resp.OK() {
-					t.Errorf("%+v, %v", resp, err)
-				}
-			})
+func TestRenewSessionLostByTheServer(t *testing.T) {
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, _ guard) {
+		s := newStage(t, way{m.name, false, "sm4"})
+		p := transporttest.NewProxy(t, m.tr, roomy(m.listenAddr()), roomy(s.listen.Address))
+		s.dial.Address = p.Addr()
+		must(t, s.host.HandleFunc("echo", echo))
+		s.connect(t)
+		for range 5 {
+			answer(t, s.client, "testhost", "echo", 1)
+			before := hellos(p)
+			s.host.ForgetSessions()
+			var wg sync.WaitGroup
+			for range 64 {
+				wg.Go(func() {
+					if resp, err := s.client.CallContext(context.Background(), "testhost", "echo", 1, nil); err != nil || !resp.OK() {
+						t.Errorf("%+v, %v", resp, err)
+					}
+				})
+			}
+			wg.Wait()
+			if n := hellos(p) - before; n < 1 || n > 3 {
+				t.Errorf("64 callers made %d agreements", n)
+			}
 		}
-		wg.Wait()
-		if n := hellos(p) - before; n < 1 || n > 3 {
-			t.Errorf("64 callers made %d agreements", n)
-		}
-	}
+	})
 }
 
 // What KeyAgreement demands of a name outlives connections and the server's
 // restarts, until ClosePeer.
 func TestRenewDemandsSurviveReconnects(t *testing.T) {
-	eachWay(t, []way{{owtp.Websocket, false, "sm4"}, {owtp.Memory, false, "sm4"}, {owtp.HTTP, false, "sm4"}}, func(t *testing.T, w way) {
+	eachWay(t, []way{{owtp.Websocket, false, "sm4"}, {owtp.Memory, false, "sm4"}, {owtp.HTTP, false, "sm4"}, {owtp.MQ, false, "sm4"}}, func(t *testing.T, w way) {
 		s := newStage(t, w, func(_, c *owtp.NodeConfig) { c.Limits.MaxReconnectDelay = 20 * time.Millisecond })
 		p := s.through(t)
 		sealedCalls := make(chan bool, 64)

@@ -16,7 +16,7 @@ import (
 	"github.com/owtp-go/owtp/transport/transporttest"
 )
 
-// lives are one server over HTTP whose store is a file, in one life after the
+// lives are one server, met in exchanges, whose store is a file, in one life after the
 // other, and a caller that stays.
 type lives struct {
 	*cutRig
@@ -26,11 +26,11 @@ type lives struct {
 	sessions *owtp.SessionManager
 }
 
-func newLives(t *testing.T, g guard) *lives {
-	l := &lives{cutRig: &cutRig{rig: &rig{t: t, m: overHTTP, g: g}}, cert: owtp.NewRandomCertificate(), path: filepath.Join(t.TempDir(), "store")}
+func newLives(t *testing.T, m medium, g guard) *lives {
+	l := &lives{cutRig: &cutRig{rig: &rig{t: t, m: m, g: g}}, cert: owtp.NewRandomCertificate(), path: filepath.Join(t.TempDir(), "store")}
 	l.rig.client = newNodeAt(t, owtp.NodeConfig{}, l.clock.now)
 	l.begin()
-	l.through(l.bank.ListenerAddr(owtp.HTTP))
+	l.through(l.bank.ListenerAddr(m.name))
 	return l
 }
 
@@ -42,7 +42,7 @@ func (l *lives) begin() {
 	l.t.Cleanup(func() { m.Close() })
 	l.sessions = m
 	l.bank = newBankAt(l.t, owtp.NodeConfig{Cert: l.cert, Peerstore: m}, l.clock.now)
-	l.bank.listen(l.t, overHTTP, l.g)
+	l.bank.listen(l.t, l.m, l.g)
 }
 
 // restart ends the server and begins the next one. After a kill there is what
@@ -57,7 +57,7 @@ func (l *lives) restart(kill bool) {
 		must(l.t, os.WriteFile(l.path, file, 0o600))
 	}
 	l.begin()
-	l.proxy.SetTarget(transporttest.Config(l.bank.ListenerAddr(owtp.HTTP)))
+	l.proxy.SetTarget(transporttest.Config(l.bank.ListenerAddr(l.m.name)))
 }
 
 func (l *lives) keys(part string) []string {
@@ -70,108 +70,102 @@ func (l *lives) keys(part string) []string {
 // A node whose store is a file goes on where it was: its epoch, its agreed
 // sessions, the calls it has answered, its bindings and its users' sessions.
 func TestRestartWithAFile(t *testing.T) {
-	for _, g := range proofModes {
-		for _, kill := range []bool{false, true} {
-			t.Run(g.name, func(t *testing.T) {
-				t.Parallel()
-				l := newLives(t, g)
-				ctx := short(t)
-				key := &owtp.CallOptions{CallKey: []byte("0123456789abcdef")}
-				if ok, err := l.payWith("a", key); !ok {
-					t.Fatal(err)
-				}
-				must(t, l.bank.PinPeer(ctx, "friend", l.client.NodeID()))
-				must(t, l.sessions.Put(l.client.NodeID(), "user", "kkk"))
-				saved := l.toServer()
-				secrets := l.rig.client.SessionSecrets()
-				epoch, err := l.bank.StoreEpoch(ctx)
-				must(t, err)
-				if agreed := l.keys("session/"); g.seal != (len(agreed) == 1) {
-					t.Errorf("agreed sessions are kept under %q", agreed)
-				}
+	for _, kill := range []bool{false, true} {
+		each(t, []medium{overHTTP}, proofModes, func(t *testing.T, m medium, g guard) {
+			l := newLives(t, m, g)
+			ctx := short(t)
+			key := &owtp.CallOptions{CallKey: []byte("0123456789abcdef")}
+			if ok, err := l.payWith("a", key); !ok {
+				t.Fatal(err)
+			}
+			must(t, l.bank.PinPeer(ctx, "friend", l.client.NodeID()))
+			must(t, l.sessions.Put(l.client.NodeID(), "user", "kkk"))
+			saved := l.toServer()
+			secrets := l.rig.client.SessionSecrets()
+			epoch, err := l.bank.StoreEpoch(ctx)
+			must(t, err)
+			if agreed := l.keys("session/"); g.seal != (len(agreed) == 1) {
+				t.Errorf("agreed sessions are kept under %q", agreed)
+			}
 
-				l.restart(kill)
-				if again, err := l.bank.StoreEpoch(ctx); err != nil || again != epoch {
-					t.Errorf("another epoch after the restart, or %v", err)
-				}
-				deliver(t, overHTTP, l.bank.ListenerAddr(owtp.HTTP), saved)
-				l.bank.ran(t, 0)
-				if ok, err := l.payWith("a", key); !ok {
-					t.Errorf("a retried call does not get its answer: %v", err)
-				}
-				l.bank.ran(t, 0)
-				l.mustPay("b")
-				l.bank.ran(t, 1)
-				if now := l.rig.client.SessionSecrets(); !slices.EqualFunc(now, secrets, bytes.Equal) {
-					t.Error("the caller has agreed on another session")
-				}
-				fresh := l.withhold("fresh")
-				deliver(t, overHTTP, l.bank.ListenerAddr(owtp.HTTP), []transport.Message{fresh, fresh})
-				l.bank.ran(t, 2) // so that what is delivered does run, if it is no copy
-				if all, err := l.bank.Bindings(ctx); err != nil || all["friend"] != l.client.NodeID() {
-					t.Errorf("bindings: %v, %v", all, err)
-				}
-				if got := l.sessions.GetString(l.client.NodeID(), "user"); got != "kkk" {
-					t.Errorf("a user's session has %q", got)
-				}
-			})
-		}
+			l.restart(kill)
+			if again, err := l.bank.StoreEpoch(ctx); err != nil || again != epoch {
+				t.Errorf("another epoch after the restart, or %v", err)
+			}
+			deliver(t, m, l.bank.ListenerAddr(m.name), saved)
+			l.bank.ran(t, 0)
+			if ok, err := l.payWith("a", key); !ok {
+				t.Errorf("a retried call does not get its answer: %v", err)
+			}
+			l.bank.ran(t, 0)
+			l.mustPay("b")
+			l.bank.ran(t, 1)
+			if now := l.rig.client.SessionSecrets(); !slices.EqualFunc(now, secrets, bytes.Equal) {
+				t.Error("the caller has agreed on another session")
+			}
+			fresh := l.withhold("fresh")
+			deliver(t, m, l.bank.ListenerAddr(m.name), []transport.Message{fresh, fresh})
+			l.bank.ran(t, 2) // so that what is delivered does run, if it is no copy
+			if all, err := l.bank.Bindings(ctx); err != nil || all["friend"] != l.client.NodeID() {
+				t.Errorf("bindings: %v, %v", all, err)
+			}
+			if got := l.sessions.GetString(l.client.NodeID(), "user"); got != "kkk" {
+				t.Errorf("a user's session has %q", got)
+			}
+		})
 	}
 }
 
 // The clock is set back while the server is down. What it has seen would be
 // fresh again when its records have gone: it begins a new epoch, once.
 func TestRestartSetBack(t *testing.T) {
-	for _, g := range proofModes {
-		t.Run(g.name, func(t *testing.T) {
-			t.Parallel()
-			l := newLives(t, g)
-			ctx := short(t)
-			l.mustPay("a")
-			saved := l.toServer()
-			epoch, err := l.bank.StoreEpoch(ctx)
-			must(t, err)
+	each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
+		l := newLives(t, m, g)
+		ctx := short(t)
+		l.mustPay("a")
+		saved := l.toServer()
+		epoch, err := l.bank.StoreEpoch(ctx)
+		must(t, err)
 
-			// All that was recorded expires and goes, and the time comes again.
-			l.clock.move(10 * time.Minute)
-			for len(l.keys("call/")) > 0 {
-				_, err := l.sessions.Provider().Sweep(ctx, 1000)
-				must(t, err)
-			}
-			_, err = l.sessions.Provider().Sweep(ctx, 1000)
+		// All that was recorded expires and goes, and the time comes again.
+		l.clock.move(10 * time.Minute)
+		for len(l.keys("call/")) > 0 {
+			_, err := l.sessions.Provider().Sweep(ctx, 1000)
 			must(t, err)
-			l.clock.move(-10 * time.Minute)
-			l.restart(true)
-			now, err := l.bank.StoreEpoch(ctx)
-			if must(t, err); now == epoch {
-				t.Error("the clock was set back by ten minutes, and the epoch is the same")
-			}
-			deliver(t, overHTTP, l.bank.ListenerAddr(owtp.HTTP), saved)
-			l.bank.ran(t, 0)
-			l.recover("b", 0)
-			l.mustPay("c")
-			l.mustPay("d")
-			if again, _ := l.bank.StoreEpoch(ctx); again != now {
-				t.Error("one step has begun two epochs")
-			}
+		}
+		_, err = l.sessions.Provider().Sweep(ctx, 1000)
+		must(t, err)
+		l.clock.move(-10 * time.Minute)
+		l.restart(true)
+		now, err := l.bank.StoreEpoch(ctx)
+		if must(t, err); now == epoch {
+			t.Error("the clock was set back by ten minutes, and the epoch is the same")
+		}
+		deliver(t, m, l.bank.ListenerAddr(m.name), saved)
+		l.bank.ran(t, 0)
+		l.recover("b", 0)
+		l.mustPay("c")
+		l.mustPay("d")
+		if again, _ := l.bank.StoreEpoch(ctx); again != now {
+			t.Error("one step has begun two epochs")
+		}
 
-			// A small step is the slack's, and forward is no step back.
-			l.clock.move(11 * time.Minute)
-			l.mustPay("e")
-			before, err := l.bank.StoreEpoch(ctx)
-			must(t, err)
-			l.clock.move(-owtp.ClockSlack / 2)
-			l.restart(false)
-			if again, err := l.bank.StoreEpoch(ctx); err != nil || again != before {
-				t.Errorf("a step within the slack has begun a new epoch, or %v", err)
-			}
-		})
-	}
+		// A small step is the slack's, and forward is no step back.
+		l.clock.move(11 * time.Minute)
+		l.mustPay("e")
+		before, err := l.bank.StoreEpoch(ctx)
+		must(t, err)
+		l.clock.move(-owtp.ClockSlack / 2)
+		l.restart(false)
+		if again, err := l.bank.StoreEpoch(ctx); err != nil || again != before {
+			t.Errorf("a step within the slack has begun a new epoch, or %v", err)
+		}
+	})
 }
 
 // A durable store that cannot say when it was last used may have been set back.
 func TestRestartUnknownClock(t *testing.T) {
-	l := newLives(t, inSigned)
+	l := newLives(t, overHTTP, inSigned)
 	ctx := short(t)
 	epoch, err := l.bank.StoreEpoch(ctx)
 	must(t, err)

@@ -35,7 +35,7 @@ soak() {
 }
 
 OWTP_SOAK_CALLS=${SOAK_CALLS:-20000} soak faults . -run '^TestFaultSoak$'
-OWTP_SOAK_RENEW=${SOAK_RENEW:-3m} soak renew . -race -run '^TestRenewUnderLoad$|^TestRenewHTTPSession$'
+OWTP_SOAK_RENEW=${SOAK_RENEW:-3m} soak renew . -race -run '^TestRenewUnderLoad$|^TestRenewExchangeSession$'
 OWTP_SOAK_STRANGERS=1000 soak strangers . -run '^TestStrangers'
 OWTP_SOAK_CONNS=${SOAK_CONNS:-10000} soak idle . -run '^TestIdleConnections$'
 OWTP_REPLICA_CALLS=${SOAK_CALLS:-10000} soak replicas contrib/replicas -run '^TestReplicas$'
