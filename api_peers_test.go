@@ -368,7 +368,7 @@ func TestNoPeerHandlersOverHTTP(t *testing.T) {
 }
 
 func TestKeyAgreementJoinsConcurrentCalls(t *testing.T) {
-	for _, connect := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory} {
+	for _, connect := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory, owtp.MQ} {
 		t.Run(connect, func(t *testing.T) {
 			s := newStage(t, way{connect, false, ""})
 			p := s.through(t)
@@ -426,7 +426,7 @@ func TestKeyAgreementErrors(t *testing.T) {
 // While an agreement is under way, calls wait for it instead of going out in
 // the clear.
 func TestNothingInTheClearDuringKeyAgreement(t *testing.T) {
-	for _, connect := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory} {
+	for _, connect := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory, owtp.MQ} {
 		t.Run(connect, func(t *testing.T) {
 			s := newStage(t, way{connect, false, ""})
 			p := s.through(t)
@@ -554,7 +554,7 @@ func TestCallBackIntoTheDialler(t *testing.T) {
 }
 
 func TestPinningAndForgetting(t *testing.T) {
-	eachWay(t, []way{{owtp.HTTP, true, ""}, {owtp.Websocket, false, "aes"}, {owtp.Memory, true, ""}}, func(t *testing.T, w way) {
+	eachWay(t, []way{{owtp.HTTP, true, ""}, {owtp.Websocket, false, "aes"}, {owtp.Memory, true, ""}, {owtp.MQ, false, "sm4"}}, func(t *testing.T, w way) {
 		ctx := background(t)
 		s, impostor := newStage(t, w), newStage(t, w)
 		connect := func(n *owtp.OWTPNode, name string, cfg owtp.ConnectConfig) error {
