@@ -262,7 +262,7 @@ func TestSlowHandlerDelaysNobody(t *testing.T) {
 }
 
 func TestThousandCallsOnOneConnection(t *testing.T) {
-	for _, w := range []way{{owtp.Websocket, false, ""}, {owtp.Websocket, false, "aes"}, {owtp.Memory, false, "sm4"}, {owtp.HTTP, false, "aes"}} {
+	for _, w := range []way{{owtp.Websocket, false, ""}, {owtp.Websocket, false, "aes"}, {owtp.Memory, false, "sm4"}, {owtp.HTTP, false, "aes"}, {owtp.MQ, false, "sm4"}} {
 		t.Run(w.String(), func(t *testing.T) {
 			s := newStage(t, w, hostLimits(owtp.Limits{MaxRequestsPerPeer: 2000}))
 			must(t, s.host.HandleFunc("echo", echo))
@@ -277,7 +277,7 @@ func TestThousandCallsOnOneConnection(t *testing.T) {
 				})
 			}
 			all.Wait()
-			if n := len(s.host.OnlinePeers()); w.connect != owtp.HTTP && n != 1 {
+			if n := len(s.host.OnlinePeers()); !w.exchanges() && n != 1 {
 				t.Errorf("%d peers online, want 1", n)
 			}
 		})

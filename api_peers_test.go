@@ -604,7 +604,7 @@ func TestPinningAndForgetting(t *testing.T) {
 }
 
 func TestTrustPinnedOnly(t *testing.T) {
-	eachWay(t, []way{{owtp.HTTP, true, ""}, {owtp.Websocket, false, ""}, {owtp.HTTP, false, ""}}, func(t *testing.T, w way) {
+	eachWay(t, []way{{owtp.HTTP, true, ""}, {owtp.Websocket, false, ""}, {owtp.HTTP, false, ""}, {owtp.MQ, true, ""}}, func(t *testing.T, w way) {
 		pinnedOnly := func(_, c *owtp.NodeConfig) { c.Trust = owtp.TrustPinned }
 		s := newStage(t, w, pinnedOnly)
 		must(t, s.host.HandleFunc("who", func(ctx *owtp.Context) { ctx.Response(ctx.Proved(), 200, "") }))
