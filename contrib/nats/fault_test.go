@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/owtp-go/owtp/contrib/internal/brokertest"
+	"github.com/owtp-go/owtp/contrib/internal/relaytest"
 	"github.com/owtp-go/owtp/contrib/nats"
 	"github.com/owtp-go/owtp/contrib/nats/broker"
 	"github.com/owtp-go/owtp/internal/servers"
@@ -172,16 +173,16 @@ func TestConnectionCut(t *testing.T) {
 	for _, options := range []string{"", "?durable=true"} {
 		t.Run("options"+options, func(t *testing.T) {
 			target := strings.TrimPrefix(p.url, "nats://")
-			serving, calling := newRelay(t, target), newRelay(t, target)
+			serving, calling := relaytest.New(t, target), relaytest.New(t, target)
 			cfg := p.config()
 			c := &tally{handled: make(map[string]int)}
-			cfg.Address = serving.url() + options
+			cfg.Address = "nats://" + serving.Addr() + options
 			listen(t, cfg, c.handler)
-			cfg.Address = calling.url() + options
+			cfg.Address = "nats://" + calling.Addr() + options
 			x := dial(t, cfg)
 			const total = 3000
 			load(t, x, c, total, within(options), func(made func() int64) {
-				for i, r := range []*relay{serving, calling, serving, calling} {
+				for i, r := range []*relaytest.Relay{serving, calling, serving, calling} {
 					inTime(t, time.Minute, "a part of the load", func() bool { return made() > int64(total*(i+1)/6) })
 					r.Cut(false)
 				}
@@ -196,14 +197,14 @@ func TestConnectionCut(t *testing.T) {
 // leaves nothing behind that goes out later.
 func TestNotSentWhileAway(t *testing.T) {
 	p := installed(t)
-	r := newRelay(t, strings.TrimPrefix(p.url, "nats://"))
+	r := relaytest.New(t, strings.TrimPrefix(p.url, "nats://"))
 	cfg := p.config()
 	var handled atomic.Int32
 	listen(t, cfg, func(ctx context.Context, from transport.Remote, m transport.Message) (transport.Message, error) {
 		handled.Add(1)
 		return echo(ctx, from, m)
 	})
-	cfg.Address = r.url()
+	cfg.Address = "nats://" + r.Addr()
 	x := dial(t, cfg)
 	r.Cut(true)
 	failed := 0
@@ -271,10 +272,10 @@ func TestPausedServer(t *testing.T) {
 // TestStalledNetwork lets everything disappear on its way and then come.
 func TestStalledNetwork(t *testing.T) {
 	p := installed(t)
-	r := newRelay(t, strings.TrimPrefix(p.url, "nats://"))
+	r := relaytest.New(t, strings.TrimPrefix(p.url, "nats://"))
 	cfg := p.config()
 	listen(t, cfg, echo)
-	cfg.Address = r.url()
+	cfg.Address = "nats://" + r.Addr()
 	x := dial(t, cfg)
 	mustEcho(t, x)
 	r.Stall(true)
@@ -489,11 +490,11 @@ func TestCloseWhileBusy(t *testing.T) {
 // TestCloseWhileAway: an answer that waits for the broker does not hold up Close.
 func TestCloseWhileAway(t *testing.T) {
 	p := installed(t)
-	r := newRelay(t, strings.TrimPrefix(p.url, "nats://"))
+	r := relaytest.New(t, strings.TrimPrefix(p.url, "nats://"))
 	cfg := p.config()
 	entered, proceed := make(chan struct{}), make(chan struct{})
 	serving := cfg
-	serving.Address = r.url()
+	serving.Address = "nats://" + r.Addr()
 	e := listen(t, serving, func(ctx context.Context, from transport.Remote, m transport.Message) (transport.Message, error) {
 		close(entered)
 		<-proceed
@@ -528,10 +529,10 @@ func TestCloseWhileAway(t *testing.T) {
 func TestAnswerAfterCut(t *testing.T) {
 	p := installed(t)
 	for _, options := range []string{"", "?durable=true"} {
-		r := newRelay(t, strings.TrimPrefix(p.url, "nats://"))
+		r := relaytest.New(t, strings.TrimPrefix(p.url, "nats://"))
 		cfg := p.config()
 		serving := cfg
-		serving.Address = r.url() + options
+		serving.Address = "nats://" + r.Addr() + options
 		var handled atomic.Int32
 		var e transport.Endpoint
 		e = listen(t, serving, func(ctx context.Context, from transport.Remote, m transport.Message) (transport.Message, error) {

@@ -1,4 +1,6 @@
-package nats_test
+// Package relaytest gives tests a network between a client and a server that they
+// may cut and stall.
+package relaytest
 
 import (
 	"net"
@@ -6,9 +8,8 @@ import (
 	"testing"
 )
 
-// A relay is the network between a client and a server. A test may cut it and
-// stall it.
-type relay struct {
+// A Relay forwards connections to one server, until the test ends.
+type Relay struct {
 	l      net.Listener
 	target string
 	all    sync.WaitGroup
@@ -20,13 +21,14 @@ type relay struct {
 	cut   bool // nobody gets through any more
 }
 
-func newRelay(t testing.TB, target string) *relay {
+// New forwards to target, host:port.
+func New(t testing.TB, target string) *Relay {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{l: l, target: target, conns: make(map[net.Conn]struct{})}
+	r := &Relay{l: l, target: target, conns: make(map[net.Conn]struct{})}
 	r.going = sync.NewCond(&r.mu)
 	r.all.Go(r.accept)
 	t.Cleanup(func() {
@@ -38,9 +40,10 @@ func newRelay(t testing.TB, target string) *relay {
 	return r
 }
 
-func (r *relay) url() string { return "nats://" + r.l.Addr().String() }
+// Addr is the host and port to connect to instead.
+func (r *Relay) Addr() string { return r.l.Addr().String() }
 
-func (r *relay) accept() {
+func (r *Relay) accept() {
 	for {
 		client, err := r.l.Accept()
 		if err != nil {
@@ -59,7 +62,7 @@ func (r *relay) accept() {
 	}
 }
 
-func (r *relay) join(conns ...net.Conn) bool {
+func (r *Relay) join(conns ...net.Conn) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range conns {
@@ -73,7 +76,7 @@ func (r *relay) join(conns ...net.Conn) bool {
 	return !r.cut
 }
 
-func (r *relay) forward(to, from net.Conn) {
+func (r *Relay) forward(to, from net.Conn) {
 	defer to.Close()
 	defer from.Close()
 	buf := make([]byte, 64<<10)
@@ -96,7 +99,7 @@ func (r *relay) forward(to, from net.Conn) {
 }
 
 // Cut ends all connections, and new ones too if for good.
-func (r *relay) Cut(forGood bool) {
+func (r *Relay) Cut(forGood bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.cut = forGood
@@ -107,7 +110,7 @@ func (r *relay) Cut(forGood bool) {
 }
 
 // Stall stops or resumes the forwarding.
-func (r *relay) Stall(still bool) {
+func (r *Relay) Stall(still bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.still = still
@@ -115,7 +118,7 @@ func (r *relay) Stall(still bool) {
 }
 
 // Mend lets new connections through again.
-func (r *relay) Mend() {
+func (r *Relay) Mend() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.cut = false
