@@ -20,7 +20,7 @@ bench: ## calls a second in every mode, brokers and stores beside the bare clien
 fuzz: ## fuzz every target, FUZZ_TIME=1m each
 	@scripts/fuzz.sh
 
-soak: ## faults, renewal, floods and replicas for long; SOAK_CALLS, SOAK_RENEW, SOAK_ONLY
+soak: ## faults, renewal, floods, replicas and queues for long; SOAK_CALLS, SOAK_RENEW, SOAK_ONLY
 	@scripts/soak.sh
 
 lint: ## format, vet, go.mod, leak checks, layers, shell scripts

@@ -2,15 +2,17 @@
 # The long forms of the fault tests: 20,000 calls over each transport while the
 # server is restarted and messages are lost, renewal with very low limits under
 # the race detector, strangers that flood while honest callers work, ten thousand
-# connections that are held meanwhile, and 10,000 calls over each shared store
-# while a replica is killed and the store paused and restarted. Prints what came
-# of the calls.
+# connections that are held meanwhile, 10,000 calls over each shared store while
+# a replica is killed and the store paused and restarted, and 10,000 over each
+# broker for each thing that fails there. Prints what came of the calls.
 #
-#   SOAK_CALLS=n     calls over each transport, default 20000; each store, 10000
+#   SOAK_CALLS=n     calls over each transport, default 20000; each store,
+#                    and each fault of message queues, 10000
 #   SOAK_RENEW=time  of renewal, over each transport; default 3m
 #   SOAK_CONNS=n     connections that are held; default 10000, which two
 #                    processes need a limit of 11,000 open files for, each
-#   SOAK_ONLY=name   one of: faults, renew, strangers, idle, replicas; default: all
+#   SOAK_ONLY=name   one of: faults, renew, strangers, idle, replicas, queues;
+#                    default: all
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/lib.sh
@@ -39,4 +41,5 @@ OWTP_SOAK_RENEW=${SOAK_RENEW:-3m} soak renew . -race -run '^TestRenewUnderLoad$|
 OWTP_SOAK_STRANGERS=1000 soak strangers . -run '^TestStrangers'
 OWTP_SOAK_CONNS=${SOAK_CONNS:-10000} soak idle . -run '^TestIdleConnections$'
 OWTP_REPLICA_CALLS=${SOAK_CALLS:-10000} soak replicas contrib/replicas -run '^TestReplicas$'
-((ran > 0)) || fail "nothing is called \"$only\": faults, renew, strangers, idle or replicas"
+OWTP_QUEUE_CALLS=${SOAK_CALLS:-10000} soak queues contrib/replicas -run '^TestQueueFaults$'
+((ran > 0)) || fail "nothing is called \"$only\": faults, renew, strangers, idle, replicas or queues"

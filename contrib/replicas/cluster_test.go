@@ -23,14 +23,15 @@ const (
 	patience     = 60 * time.Second
 )
 
-// A cluster is three replicas, each a process of its own, over one store.
+// A cluster is three replicas, each a process of its own, over one store; or
+// over one store each, if that is "memory".
 type cluster struct {
 	t        *testing.T
-	store    *servers.Server
+	store    *servers.Server // nil for "memory"
 	config   replicaConfig
 	nodeID   string
 	replicas []*process
-	lb       *balancer
+	lb       *balancer // nil behind a broker
 }
 
 // A process is one life of a replica.
@@ -41,24 +42,40 @@ type process struct {
 	log   string
 }
 
+// newCluster starts a cluster behind a balancer.
 func newCluster(t *testing.T, b backing) *cluster {
+	t.Helper()
+	c := startCluster(t, b, "")
+	var addrs []string
+	for _, p := range c.replicas {
+		addrs = append(addrs, p.addr)
+	}
+	c.lb = newBalancer(t, addrs)
+	return c
+}
+
+// startCluster starts replicas that listen at a broker, or at ports of their own
+// if it is "".
+func startCluster(t *testing.T, b backing, broker string) *cluster {
 	t.Helper()
 	key := owtp.RandomPrivateKey()
 	cert, err := owtp.NewCertificate(key)
 	must(t, err)
-	c := &cluster{t: t, store: b.start(t), nodeID: cert.ID()}
-	c.config = replicaConfig{Key: key, Store: b.name, DSN: c.store.DSN, Runs: filepath.Join(t.TempDir(), "runs")}
+	c := &cluster{t: t, nodeID: cert.ID()}
+	c.config = replicaConfig{Key: key, Store: b.name, Broker: broker, Runs: filepath.Join(t.TempDir(), "runs")}
+	if b.start != nil {
+		c.store = b.start(t)
+		c.config.DSN = c.store.DSN
+	}
 	// All at once: the store is set up by whichever comes first.
 	begun := make([]*process, replicaCount)
 	for i := range begun {
 		begun[i] = c.launch("127.0.0.1:0")
 	}
-	var addrs []string
 	for _, p := range begun {
 		c.await(p)
-		addrs = append(addrs, p.addr)
 	}
-	c.replicas, c.lb = begun, newBalancer(t, addrs)
+	c.replicas = begun
 	t.Cleanup(func() {
 		for _, p := range c.replicas {
 			c.end(p)
@@ -138,7 +155,11 @@ func (c *cluster) connect(mode owtp.ConnectConfig, limits owtp.Limits) *owtp.OWT
 type answer struct{ id, pid int }
 
 func do(n *owtp.OWTPNode, id int, opts *owtp.CallOptions) (answer, error) {
-	resp, err := n.CallContext(context.Background(), "cluster", "do", map[string]int{"id": id}, opts)
+	method := "do"
+	if opts != nil && opts.Repeatable {
+		method = "redo"
+	}
+	resp, err := n.CallContext(context.Background(), "cluster", method, map[string]int{"id": id}, opts)
 	if err == nil {
 		err = resp.Err()
 	}

@@ -41,6 +41,17 @@ const (
 	unknown          // an error that leaves it open
 )
 
+func outcomeOf(err error) outcome {
+	var e *owtp.Error
+	switch {
+	case err == nil:
+		return answered
+	case errors.As(err, &e) && !e.MayHaveRun:
+		return notRun
+	}
+	return unknown
+}
+
 // A load is many calls while replicas and their store fail.
 type load struct {
 	*cluster
@@ -107,15 +118,10 @@ func (l *load) call(call int, first bool) outcome {
 	binary.BigEndian.PutUint64(key, uint64(call)+1)
 	n := l.clients[call%loadClients] // keys are each peer's own
 	a, err := do(n, firstLoad+call, &owtp.CallOptions{CallKey: key, Timeout: callTimeout})
-	o := unknown
-	var e *owtp.Error
-	switch {
-	case err == nil && a.id != firstLoad+call:
+	o := outcomeOf(err)
+	if err == nil && a.id != firstLoad+call {
+		o = unknown
 		l.wrong.Add(1)
-	case err == nil:
-		o = answered
-	case errors.As(err, &e) && !e.MayHaveRun:
-		o = notRun
 	}
 	if !first && err != nil {
 		l.mu.Lock()

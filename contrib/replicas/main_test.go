@@ -1,5 +1,6 @@
 // Package replicas_test proves that replicas of a node behave as one: three
-// processes with one certificate over one real store, behind a plain balancer.
+// processes with one certificate over one real store, behind a plain balancer,
+// and behind a broker, with stores of their own there too.
 package replicas_test
 
 import (
@@ -8,6 +9,7 @@ import (
 
 	"github.com/owtp-go/owtp/internal/servers"
 
+	_ "github.com/owtp-go/owtp/contrib/nats"
 	_ "github.com/owtp-go/owtp/contrib/postgres"
 	_ "github.com/owtp-go/owtp/contrib/redis"
 )

@@ -20,8 +20,16 @@ type replicaConfig struct {
 	Key     string // the private key that all replicas have
 	Store   string
 	DSN     string
-	Address string
+	Address string // where it listens, without a broker
+	Broker  string
 	Runs    string // the file that outlives the process: one line for each handler that begins
+}
+
+func (cfg replicaConfig) listen() owtp.ConnectConfig {
+	if cfg.Broker != "" {
+		return owtp.ConnectConfig{Address: cfg.Broker, ConnectType: owtp.MQ}
+	}
+	return owtp.ConnectConfig{Address: cfg.Address, ConnectType: owtp.HTTP}
 }
 
 // replica is the life of one process. It says where it listens, and ends when
@@ -37,7 +45,7 @@ func replica(text string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	fmt.Println(node.ListenerAddr(owtp.HTTP))
+	fmt.Println(node.ListenerAddr(cfg.listen().ConnectType))
 	io.Copy(io.Discard, os.Stdin)
 	if err := node.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -58,7 +66,7 @@ func begin(cfg replicaConfig) (*owtp.OWTPNode, error) {
 	// Beats come often so that postponed outcomes are written soon.
 	node, err := owtp.New(owtp.NodeConfig{
 		Cert: cert, Peerstore: sessions, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
-		Limits: owtp.Limits{StoreTimeout: time.Second, Heartbeat: 2 * time.Second, MaxHandshakeRate: 10_000},
+		Limits: owtp.Limits{StoreTimeout: time.Second, Heartbeat: 2 * time.Second, MaxHandshakeRate: 10_000, MaxReconnectDelay: 200 * time.Millisecond},
 	})
 	if err != nil {
 		return nil, err
@@ -67,16 +75,20 @@ func begin(cfg replicaConfig) (*owtp.OWTPNode, error) {
 	if err != nil {
 		return nil, err
 	}
+	do := func(c *owtp.Context) {
+		id := c.Params().Get("id").Int()
+		// What is written is the kernel's and outlives a SIGKILL.
+		if _, err := runs.WriteString(strconv.FormatInt(id, 10) + "\n"); err != nil {
+			panic(err)
+		}
+		time.Sleep(time.Duration(id%8) * time.Millisecond)
+		c.Response(map[string]any{"id": id, "pid": os.Getpid()}, 0, "")
+	}
+	if err := node.HandleFunc("redo", do, owtp.Repeatable()); err != nil {
+		return nil, err
+	}
 	for method, f := range map[string]owtp.HandlerFunc{
-		"do": func(c *owtp.Context) {
-			id := c.Params().Get("id").Int()
-			// What is written is the kernel's and outlives a SIGKILL.
-			if _, err := runs.WriteString(strconv.FormatInt(id, 10) + "\n"); err != nil {
-				panic(err)
-			}
-			time.Sleep(time.Duration(id%8) * time.Millisecond)
-			c.Response(map[string]any{"id": id, "pid": os.Getpid()}, 0, "")
-		},
+		"do": do,
 		"keep": func(c *owtp.Context) {
 			if err := c.SetSession("user", c.Params().Get("user").String()); err != nil {
 				c.Response(nil, owtp.ErrCustomError, err.Error())
@@ -93,5 +105,5 @@ func begin(cfg replicaConfig) (*owtp.OWTPNode, error) {
 			return nil, err
 		}
 	}
-	return node, node.Listen(owtp.ConnectConfig{Address: cfg.Address, ConnectType: owtp.HTTP})
+	return node, node.Listen(cfg.listen())
 }
