@@ -126,7 +126,7 @@ func (e *endpoint) keep(s *session) {
 			return
 		case <-s.gone:
 		}
-		e.session.Store(nil)
+		e.lost(s)
 		e.learn(s)
 		server := s.server
 		e.cfg.Logger.Warn("owtp: the connection to the NATS server is lost", "server", e.addr.host, "error", s.nc.LastError())
@@ -141,6 +141,10 @@ func (e *endpoint) keep(s *session) {
 		}
 	}
 }
+
+// lost makes nobody take that connection any more: who finds it closed knows of it
+// before keep does.
+func (e *endpoint) lost(s *session) { e.session.CompareAndSwap(s, nil) }
 
 // redial tries until there is a connection, or returns nil when the endpoint is
 // closed.

@@ -10,4 +10,11 @@ func Waiting(e transport.Endpoint) int {
 	return len(d.waiting)
 }
 
+// HangUp ends the connection of now: the client knows of it at once, the endpoint a
+// moment later.
+func HangUp(e transport.Endpoint) { e.(*endpoint).session.Load().nc.Close() }
+
+// Connected reports whether there is a connection.
+func Connected(e transport.Endpoint) bool { return e.(*endpoint).session.Load() != nil }
+
 const AckWait = ackWait

@@ -558,3 +558,30 @@ func TestAnswerAfterCut(t *testing.T) {
 		}
 	}
 }
+
+// TestAnswerJustAfterLoss: the client knows that the connection is gone, and the
+// endpoint does not yet.
+func TestAnswerJustAfterLoss(t *testing.T) {
+	p := installed(t)
+	for _, options := range []string{"", "?durable=true"} {
+		cfg := p.config()
+		cfg.Address += options
+		var handled atomic.Int32
+		var e transport.Endpoint
+		e = listen(t, cfg, func(ctx context.Context, from transport.Remote, m transport.Message) (transport.Message, error) {
+			handled.Add(1)
+			nats.HangUp(e)
+			return echo(ctx, from, m)
+		})
+		x := dial(t, cfg)
+		for i := range int32(20) {
+			eventually(t, "it serves again", func() bool { return nats.Connected(e) })
+			if m, err := send(t, x, message("x")); err != nil || string(m.Data) != "x" {
+				t.Fatalf("with %q: %q, %v", options, m.Data, err)
+			}
+			if n := handled.Load(); n != i+1 {
+				t.Fatalf("with %q: %d requests were handled %d times", options, i+1, n)
+			}
+		}
+	}
+}

@@ -194,22 +194,37 @@ func (e *endpoint) refuse(queue, mark string, status int, reason string) bool {
 
 // publish sends an answer when there is a connection and room.
 func (r *request) publish(to string, h natsgo.Header, data []byte) error {
-	s := r.e.session.Load()
-	if s == nil || !s.pipe.HasRoom() {
-		ctx, cancel := context.WithDeadline(r.e.handling, r.until) // Close does not wait for it
-		defer cancel()
-		var err error
-		if s, err = r.e.connected(ctx); err != nil {
-			return fmt.Errorf("the broker is away: %w", err)
+	for {
+		s, err := r.session()
+		if err != nil {
+			return err
 		}
-		if err := s.pipe.Room(ctx); err != nil {
-			return fmt.Errorf("the broker does not read: %w", err)
+		if err := s.fits(len(data)); err != nil {
+			return err
 		}
+		err = s.publish(to+"."+r.mark, "", h, data)
+		if !errors.Is(err, natsgo.ErrConnectionClosed) {
+			return err
+		}
+		r.e.lost(s) // nothing has gone out
 	}
-	if err := s.fits(len(data)); err != nil {
-		return err
+}
+
+// session waits for a connection and for room, as long as the caller waits.
+func (r *request) session() (*session, error) {
+	if s := r.e.session.Load(); s != nil && s.pipe.HasRoom() {
+		return s, nil
 	}
-	return s.publish(to+"."+r.mark, "", h, data)
+	ctx, cancel := context.WithDeadline(r.e.handling, r.until) // Close does not wait for it
+	defer cancel()
+	s, err := r.e.connected(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("the broker is away: %w", err)
+	}
+	if err := s.pipe.Room(ctx); err != nil {
+		return nil, fmt.Errorf("the broker does not read: %w", err)
+	}
+	return s, nil
 }
 
 // fits returns a refusal for a message that the broker would not take.
