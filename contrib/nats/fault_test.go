@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/owtp-go/owtp/contrib/internal/brokertest"
-	"github.com/owtp-go/owtp/contrib/internal/relaytest"
 	"github.com/owtp-go/owtp/contrib/nats"
 	"github.com/owtp-go/owtp/contrib/nats/broker"
 	"github.com/owtp-go/owtp/internal/servers"
@@ -173,7 +172,7 @@ func TestConnectionCut(t *testing.T) {
 	for _, options := range []string{"", "?durable=true"} {
 		t.Run("options"+options, func(t *testing.T) {
 			target := strings.TrimPrefix(p.url, "nats://")
-			serving, calling := relaytest.New(t, target), relaytest.New(t, target)
+			serving, calling := servers.NewRelay(t, target), servers.NewRelay(t, target)
 			cfg := p.config()
 			c := &tally{handled: make(map[string]int)}
 			cfg.Address = "nats://" + serving.Addr() + options
@@ -182,7 +181,7 @@ func TestConnectionCut(t *testing.T) {
 			x := dial(t, cfg)
 			const total = 3000
 			load(t, x, c, total, within(options), func(made func() int64) {
-				for i, r := range []*relaytest.Relay{serving, calling, serving, calling} {
+				for i, r := range []*servers.Relay{serving, calling, serving, calling} {
 					inTime(t, time.Minute, "a part of the load", func() bool { return made() > int64(total*(i+1)/6) })
 					r.Cut(false)
 				}
@@ -197,7 +196,7 @@ func TestConnectionCut(t *testing.T) {
 // leaves nothing behind that goes out later.
 func TestNotSentWhileAway(t *testing.T) {
 	p := installed(t)
-	r := relaytest.New(t, strings.TrimPrefix(p.url, "nats://"))
+	r := servers.NewRelay(t, strings.TrimPrefix(p.url, "nats://"))
 	cfg := p.config()
 	var handled atomic.Int32
 	listen(t, cfg, func(ctx context.Context, from transport.Remote, m transport.Message) (transport.Message, error) {
@@ -272,7 +271,7 @@ func TestPausedServer(t *testing.T) {
 // TestStalledNetwork lets everything disappear on its way and then come.
 func TestStalledNetwork(t *testing.T) {
 	p := installed(t)
-	r := relaytest.New(t, strings.TrimPrefix(p.url, "nats://"))
+	r := servers.NewRelay(t, strings.TrimPrefix(p.url, "nats://"))
 	cfg := p.config()
 	listen(t, cfg, echo)
 	cfg.Address = "nats://" + r.Addr()
@@ -490,7 +489,7 @@ func TestCloseWhileBusy(t *testing.T) {
 // TestCloseWhileAway: an answer that waits for the broker does not hold up Close.
 func TestCloseWhileAway(t *testing.T) {
 	p := installed(t)
-	r := relaytest.New(t, strings.TrimPrefix(p.url, "nats://"))
+	r := servers.NewRelay(t, strings.TrimPrefix(p.url, "nats://"))
 	cfg := p.config()
 	entered, proceed := make(chan struct{}), make(chan struct{})
 	serving := cfg
@@ -529,7 +528,7 @@ func TestCloseWhileAway(t *testing.T) {
 func TestAnswerAfterCut(t *testing.T) {
 	p := installed(t)
 	for _, options := range []string{"", "?durable=true"} {
-		r := relaytest.New(t, strings.TrimPrefix(p.url, "nats://"))
+		r := servers.NewRelay(t, strings.TrimPrefix(p.url, "nats://"))
 		cfg := p.config()
 		serving := cfg
 		serving.Address = "nats://" + r.Addr() + options

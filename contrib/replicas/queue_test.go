@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/owtp-go/owtp"
-	"github.com/owtp-go/owtp/contrib/internal/relaytest"
 	"github.com/owtp-go/owtp/internal/servers"
 )
 
@@ -57,7 +56,7 @@ func TestQueueFaults(t *testing.T) {
 type queueCluster struct {
 	*cluster
 	broker         *servers.Server
-	callers, hosts *relaytest.Relay
+	callers, hosts *servers.Relay
 	clients        []*owtp.OWTPNode
 	calls          []queueCall
 }
@@ -72,7 +71,7 @@ type queueCall struct {
 func repeatable(call int) bool { return call%4 == 0 }
 
 func newQueueCluster(t *testing.T, broker *servers.Server, store backing) *queueCluster {
-	q := &queueCluster{broker: broker, callers: relaytest.New(t, broker.Addr), hosts: relaytest.New(t, broker.Addr)}
+	q := &queueCluster{broker: broker, callers: servers.NewRelay(t, broker.Addr), hosts: servers.NewRelay(t, broker.Addr)}
 	q.cluster = startCluster(t, store, by(t, broker, q.hosts))
 	for range loadClients {
 		n, err := owtp.New(owtp.NodeConfig{
@@ -90,7 +89,7 @@ func newQueueCluster(t *testing.T, broker *servers.Server, store backing) *queue
 }
 
 // by is the broker's address by way of a relay.
-func by(t testing.TB, broker *servers.Server, r *relaytest.Relay) string {
+func by(t testing.TB, broker *servers.Server, r *servers.Relay) string {
 	u, err := url.Parse(broker.DSN)
 	must(t, err)
 	u.Host = r.Addr()
@@ -130,7 +129,7 @@ func (q *queueCluster) faults() {
 			must(q.t, p.Signal(syscall.SIGCONT))
 		}},
 		{"network stalled", func(some func()) {
-			for _, r := range []*relaytest.Relay{q.callers, q.hosts} {
+			for _, r := range []*servers.Relay{q.callers, q.hosts} {
 				r.Stall(true)
 				outlast()
 				r.Stall(false)
@@ -143,6 +142,7 @@ func (q *queueCluster) faults() {
 	for i, f := range faults {
 		q.under(f.name, i*each, each, f.fail)
 	}
+	outlast()
 	ran := q.runs() // now, since what was in a queue may run after its fault
 	for i, f := range faults {
 		q.judge(f.name, i*each, each, ran)

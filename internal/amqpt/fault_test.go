@@ -114,9 +114,9 @@ func TestCut(t *testing.T) {
 	s := servers.RabbitMQ(t)
 	cfg := place(t, s)
 	var l load
-	relays := [2]*relay{newRelay(t, s.Addr), newRelay(t, s.Addr)}
+	relays := [2]*servers.Relay{servers.NewRelay(t, s.Addr), servers.NewRelay(t, s.Addr)}
 	server, caller := cfg, cfg
-	server.Address, caller.Address = "amqp://"+relays[0].addr(), "amqp://"+relays[1].addr()
+	server.Address, caller.Address = "amqp://"+relays[0].Addr(), "amqp://"+relays[1].Addr()
 	e := open(t, server, l.handler())
 	x := open(t, caller, nil)
 	before := [2]transport.Queues{e.Queues(), x.Queues()}
@@ -124,7 +124,7 @@ func TestCut(t *testing.T) {
 	l.goesOn(t, "the start")
 	for range 3 {
 		for i, r := range relays {
-			r.cut()
+			r.Cut(false)
 			l.goesOn(t, fmt.Sprint("a cut on side ", i))
 		}
 	}
@@ -142,9 +142,9 @@ func TestCut(t *testing.T) {
 func TestHandlerOutlivesConnection(t *testing.T) {
 	s := servers.RabbitMQ(t)
 	cfg := place(t, s)
-	r := newRelay(t, s.Addr)
+	r := servers.NewRelay(t, s.Addr)
 	server := cfg
-	server.Address, server.MaxDeliveries = "amqp://"+r.addr(), 1<<20
+	server.Address, server.MaxDeliveries = "amqp://"+r.Addr(), 1<<20
 	entered, proceed := make(chan context.Context, 10), make(chan struct{})
 	open(t, server, handle(func(ctx context.Context, m transport.Message) (transport.Message, error) {
 		entered <- ctx
@@ -159,7 +159,7 @@ func TestHandlerOutlivesConnection(t *testing.T) {
 	got := make(chan transport.Message, 1)
 	go func() { got <- ask(t, x, "x") }()
 	first := within(t, "the handler runs", entered)
-	r.cut()
+	r.Cut(false)
 	again := within(t, "the request is delivered again", entered)
 	if first.Err() != nil || again.Err() != nil {
 		t.Error("a handler's context ended with its connection")
@@ -175,14 +175,14 @@ func TestHandlerOutlivesConnection(t *testing.T) {
 func TestCutAfterShutdown(t *testing.T) {
 	s := servers.RabbitMQ(t)
 	cfg := place(t, s)
-	r := newRelay(t, s.Addr)
+	r := servers.NewRelay(t, s.Addr)
 	server := cfg
-	server.Address = "amqp://" + r.addr()
+	server.Address = "amqp://" + r.Addr()
 	e := open(t, server, handle(func(context.Context, transport.Message) (transport.Message, error) { return message("shut down"), nil }))
 	if err := e.Shutdown(t.Context()); err != nil {
 		t.Error(err)
 	}
-	r.cut()
+	r.Cut(false)
 	open(t, cfg, transporttest.Echo())
 	soon(t, "it calls again", func() bool {
 		m, err := e.Exchange(t.Context(), message("x"))
@@ -220,13 +220,13 @@ func TestStalled(t *testing.T) {
 	s := servers.RabbitMQ(t)
 	cfg := place(t, s)
 	open(t, cfg, transporttest.Echo())
-	r := newRelay(t, s.Addr)
+	r := servers.NewRelay(t, s.Addr)
 	caller := cfg
-	caller.Address = "amqp://" + r.addr()
+	caller.Address = "amqp://" + r.Addr()
 	caller.HandshakeTimeout = time.Second
 	x := openWith(t, amqpt.NewWithHeartbeat(2*time.Second), caller, nil)
 	ask(t, x, "x")
-	r.stall()
+	r.Stall(true)
 	_, err := x.Exchange(t.Context(), message("x")) // has no deadline of its own
 	if err == nil || errors.Is(err, transport.ErrNotSent) || !strings.Contains(err.Error(), "silent") {
 		t.Errorf("got error %v, want that the broker has fallen silent", err)
@@ -235,12 +235,12 @@ func TestStalled(t *testing.T) {
 	if !errors.Is(err, transport.ErrNotSent) || !strings.Contains(err.Error(), "no connection to the broker") {
 		t.Errorf("got error %v, want ErrNotSent: there is no connection", err)
 	}
-	r.resume()
+	r.Stall(false)
 	soon(t, "it is restored", func() bool {
 		_, err := x.Exchange(t.Context(), message("x"))
 		return err == nil
 	})
-	r.stall()
+	r.Stall(true)
 	closed := make(chan error, 1)
 	go func() { closed <- x.Close() }()
 	if err := within(t, "Close returns although nobody answers", closed); err != nil {

@@ -244,13 +244,13 @@ func TestUnconfirmed(t *testing.T) {
 	s := servers.RabbitMQ(t)
 	cfg := place(t, s)
 	_ = open(t, cfg, transporttest.Echo()).Close() // there is a queue
-	r := newRelay(t, s.Addr)
-	cfg.Address = "amqp://" + r.addr()
+	r := servers.NewRelay(t, s.Addr)
+	cfg.Address = "amqp://" + r.Addr()
 	cfg.MaxQueueLength = 2 * amqpt.MaxAbandoned
 	cfg.ReadQueueName = ""
 	x := open(t, cfg, nil)
 	before := amqpt.Lanes(x)
-	r.stall()
+	r.Stall(true)
 	waiting := make(chan error, 1)
 	go func() {
 		m := message("waits")
@@ -277,7 +277,7 @@ func TestUnconfirmed(t *testing.T) {
 		})
 	}
 	all.Wait()
-	r.resume()
+	r.Stall(false)
 	soon(t, "the lane is replaced", func() bool { return amqpt.Lanes(x) != before })
 	if after := amqpt.Lanes(x); after[0] == before[0] || after[1] != before[1] {
 		t.Errorf("lanes before %v, after %v", before, after)

@@ -3,12 +3,9 @@ package amqpt_test
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
-	"net"
 	"net/url"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -203,117 +200,5 @@ func within[T any](t testing.TB, what string, ch <-chan T) T {
 	case <-time.After(patience):
 		t.Fatalf("not in time: %s", what)
 		panic("unreachable")
-	}
-}
-
-// A relay lies between an endpoint and its broker, and can be cut and stalled.
-type relay struct {
-	listener net.Listener
-	target   string
-	tasks    sync.WaitGroup
-
-	mu      sync.Mutex
-	conns   map[net.Conn]bool
-	stalled chan struct{} // closed by resume; nil when it is not
-	closed  bool
-}
-
-func newRelay(t testing.TB, target string) *relay {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &relay{listener: l, target: target, conns: make(map[net.Conn]bool)}
-	r.tasks.Go(r.accept)
-	t.Cleanup(func() {
-		_ = l.Close()
-		r.mu.Lock()
-		r.closed = true
-		r.mu.Unlock()
-		r.resume()
-		r.cut()
-		r.tasks.Wait()
-	})
-	return r
-}
-
-func (r *relay) addr() string { return r.listener.Addr().String() }
-
-func (r *relay) accept() {
-	for {
-		in, err := r.listener.Accept()
-		if err != nil {
-			return
-		}
-		out, err := net.Dial("tcp", r.target)
-		if err != nil {
-			_ = in.Close()
-			continue
-		}
-		r.mu.Lock()
-		r.conns[in], r.conns[out] = true, true
-		closed := r.closed
-		r.mu.Unlock()
-		if closed {
-			r.cut()
-		}
-		r.tasks.Go(func() { r.copy(out, in) })
-		r.tasks.Go(func() { r.copy(in, out) })
-	}
-}
-
-func (r *relay) copy(to, from net.Conn) {
-	_, _ = io.Copy(relayed{r, to}, from)
-	_ = to.Close()
-	_ = from.Close()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.conns, to)
-	delete(r.conns, from)
-}
-
-// relayed holds what is written while the relay is stalled.
-type relayed struct {
-	r *relay
-	net.Conn
-}
-
-func (w relayed) Write(p []byte) (int, error) {
-	w.r.mu.Lock()
-	stalled := w.r.stalled
-	w.r.mu.Unlock()
-	if stalled != nil {
-		<-stalled
-	}
-	return w.Conn.Write(p)
-}
-
-// cut ends all connections.
-func (r *relay) cut() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for c := range r.conns {
-		if tcp, ok := c.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0)
-		}
-		_ = c.Close()
-	}
-}
-
-func (r *relay) stall() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stalled == nil {
-		r.stalled = make(chan struct{})
-	}
-}
-
-func (r *relay) resume() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stalled != nil {
-		close(r.stalled)
-		r.stalled = nil
 	}
 }

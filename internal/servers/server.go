@@ -2,6 +2,8 @@
 // are clients of: started from what the system has installed, on loopback, with
 // a password and a data folder of their own, and ended with the tests.
 //
+// A [Relay] is a network before one of them that a test cuts and stalls.
+//
 // A server that all tests of a package share is made when the first of them
 // asks (Redis, MariaDB, Postgres, Memcached, NATS, RabbitMQ); one that a test
 // pauses, breaks or configures is its own (NewRedis and so on). A package that

@@ -1,6 +1,4 @@
-// Package relaytest gives tests a network between a client and a server that they
-// may cut and stall.
-package relaytest
+package servers
 
 import (
 	"net"
@@ -8,7 +6,8 @@ import (
 	"testing"
 )
 
-// A Relay forwards connections to one server, until the test ends.
+// A Relay is a network between clients and a server that a test may cut and stall. It
+// ends with the test.
 type Relay struct {
 	l      net.Listener
 	target string
@@ -21,8 +20,8 @@ type Relay struct {
 	cut   bool // nobody gets through any more
 }
 
-// New forwards to target, host:port.
-func New(t testing.TB, target string) *Relay {
+// NewRelay forwards to target, host:port.
+func NewRelay(t testing.TB, target string) *Relay {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
