@@ -5,15 +5,14 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"runtime"
 	"sync"
 	"testing"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/owtp-go/owtp"
 	"github.com/owtp-go/owtp/internal/servers"
+	"github.com/owtp-go/owtp/transport/transporttest"
 )
 
 // BenchmarkQueue is a call from node to node through RabbitMQ, in turns with a
@@ -31,7 +30,7 @@ func BenchmarkQueue(b *testing.B) {
 				must(b, s.host.HandleFunc("echo", echo))
 				s.connect(b)
 				bare := newBareQueue(b, broker)
-				benchBeside(b, callers, func() error { return bare.request(payload) }, func() error {
+				transporttest.Beside(b, callers, func(ctx context.Context) error { return bare.request(ctx, payload) }, func(context.Context) error {
 					resp, err := s.client.CallSync("testhost", "echo", payload)
 					if err == nil && !resp.OK() {
 						err = fmt.Errorf("status %d %q", resp.Status, resp.Msg)
@@ -41,37 +40,6 @@ func BenchmarkQueue(b *testing.B) {
 			})
 		}
 	}
-}
-
-// benchTurns is how often the two change places in one measurement, so that
-// what else the machine does meets both.
-const benchTurns = 10
-
-// benchBeside makes as many calls as of the bare client's, in turns. Allocations
-// are the calls' alone.
-func benchBeside(b *testing.B, callers int, bare, call func() error) {
-	samples := newSamples(callers)
-	benchRun(b, callers, 4*callers, samples, bare)
-	benchRun(b, callers, 4*callers, samples, call)
-	b.ReportAllocs()
-	runtime.GC()
-	var took, bareTook time.Duration
-	b.ResetTimer()
-	for i := range benchTurns {
-		n := b.N*(i+1)/benchTurns - b.N*i/benchTurns
-		b.StopTimer()
-		begin := time.Now()
-		benchRun(b, callers, n, samples, bare)
-		bareTook += time.Since(begin)
-		b.StartTimer()
-		begin = time.Now()
-		benchRun(b, callers, n, samples, call)
-		took += time.Since(begin)
-	}
-	b.StopTimer()
-	b.ReportMetric(float64(b.N)/took.Seconds(), "calls/s")
-	b.ReportMetric(float64(b.N)/bareTook.Seconds(), "bare-calls/s")
-	b.ReportMetric(bareTook.Seconds()/took.Seconds(), "call/bare")
 }
 
 // A bareQueue is what a program without this package would have: on each side a
@@ -141,9 +109,7 @@ func (q *bareQueue) answer(d amqp.Delivery) {
 	}
 }
 
-func (q *bareQueue) request(body []byte) error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
+func (q *bareQueue) request(ctx context.Context, body []byte) error {
 	id, answer := rand.Text(), make(chan []byte, 1)
 	q.pending.Store(id, answer)
 	confirmation, err := q.calling.out.PublishWithDeferredConfirmWithContext(ctx, "", q.queue, true, false,

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Measures calls over every transport in every mode, and calls through brokers
-# and stores beside the bare clients, and prints tables. Client and server share the machine: what else runs
-# on it shows in the figures, so run it several times and look at the spread.
+# and stores beside the bare clients, and prints tables. Client and server share
+# the machine: what else runs on it shows in the figures, so run it several times
+# and look at the spread.
 #
 #   BENCH=regexp    which benchmarks; default: all ('Call/ws/.*/64/256B', 'Store')
 #   BENCH_COUNT=n   how often each runs; default 1

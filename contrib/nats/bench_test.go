@@ -7,10 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	natsgo "github.com/nats-io/nats.go"
 
@@ -23,12 +20,7 @@ import (
 const (
 	benchCallers = 64
 	benchSize    = 256
-	// benchTurns is how often the two change places in one measurement, so that
-	// what else the machine does meets both.
-	benchTurns = 10
 )
-
-type benchCall = func(context.Context) error
 
 // BenchmarkExchange is an exchange beside the bare client's request and reply.
 func BenchmarkExchange(b *testing.B) {
@@ -46,7 +38,7 @@ func BenchmarkExchange(b *testing.B) {
 	}
 	b.Cleanup(func() { x.Close() })
 	b.Run(fmt.Sprintf("%d/256B", benchCallers), func(b *testing.B) {
-		beside(b, benchCallers, bareRequest(b, p, data), func(ctx context.Context) error {
+		transporttest.Beside(b, benchCallers, bareRequest(b, p, data), func(ctx context.Context) error {
 			_, err := x.Exchange(ctx, transport.Message{Form: transport.Binary, Data: data})
 			return err
 		})
@@ -65,7 +57,7 @@ func BenchmarkQueue(b *testing.B) {
 		for _, callers := range []int{1, benchCallers} {
 			b.Run(fmt.Sprintf("%s/%d/256B", form.name, callers), func(b *testing.B) {
 				client := benchNodes(b, p, form.mode)
-				beside(b, callers, bareRequest(b, p, payload), func(context.Context) error {
+				transporttest.Beside(b, callers, bareRequest(b, p, payload), func(context.Context) error {
 					resp, err := client.CallSync("host", "echo", payload)
 					if err == nil && !resp.OK() {
 						err = fmt.Errorf("status %d %q", resp.Status, resp.Msg)
@@ -81,7 +73,9 @@ func BenchmarkQueue(b *testing.B) {
 func benchNodes(b *testing.B, p place, mode owtp.ConnectConfig) (client *owtp.OWTPNode) {
 	host, client := owtp.RandomOWTPNode(), owtp.RandomOWTPNode()
 	b.Cleanup(func() { client.Close(); host.Close() })
-	host.HandleFunc("echo", func(ctx *owtp.Context) { ctx.Response(json.RawMessage(ctx.Data()), owtp.StatusSuccess, "success") })
+	if err := host.HandleFunc("echo", func(ctx *owtp.Context) { ctx.Response(json.RawMessage(ctx.Data()), owtp.StatusSuccess, "success") }); err != nil {
+		b.Fatal(err)
+	}
 	mode.ConnectType, mode.Address, mode.Account, mode.Password = owtp.MQ, p.url, p.account, p.password
 	if err := host.Listen(mode); err != nil {
 		b.Fatal(err)
@@ -96,7 +90,7 @@ func benchNodes(b *testing.B, p place, mode owtp.ConnectConfig) (client *owtp.OW
 
 // bareRequest is what a program without this package would do, with a connection
 // on each side.
-func bareRequest(b *testing.B, p place, data []byte) benchCall {
+func bareRequest(b *testing.B, p place, data []byte) func(context.Context) error {
 	subject := "test." + rand.Text()
 	serving, calling := raw(b, p), raw(b, p)
 	if _, err := serving.QueueSubscribe(subject, "q", func(m *natsgo.Msg) { _ = m.Respond(m.Data) }); err != nil {
@@ -109,51 +103,4 @@ func bareRequest(b *testing.B, p place, data []byte) benchCall {
 		_, err := calling.RequestWithContext(ctx, subject, data)
 		return err
 	}
-}
-
-// beside makes as many calls as of the bare client's, in turns. Allocations are
-// the calls' alone.
-func beside(b *testing.B, callers int, bare, call benchCall) {
-	run(b, callers, 4*callers, bare)
-	run(b, callers, 4*callers, call)
-	b.ReportAllocs()
-	var took, bareTook time.Duration
-	b.ResetTimer()
-	for i := range benchTurns {
-		n := b.N*(i+1)/benchTurns - b.N*i/benchTurns
-		b.StopTimer()
-		bareTook += run(b, callers, n, bare)
-		b.StartTimer()
-		took += run(b, callers, n, call)
-	}
-	b.StopTimer()
-	b.ReportMetric(float64(b.N)/took.Seconds(), "calls/s")
-	b.ReportMetric(float64(b.N)/bareTook.Seconds(), "bare-calls/s")
-	b.ReportMetric(bareTook.Seconds()/took.Seconds(), "call/bare")
-}
-
-// run makes n calls from that many goroutines and returns how long it took.
-func run(b *testing.B, callers, n int, call benchCall) time.Duration {
-	b.Helper()
-	ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
-	defer cancel()
-	begin := time.Now()
-	var left atomic.Int64
-	left.Store(int64(n))
-	var failed atomic.Pointer[error]
-	var all sync.WaitGroup
-	for range callers {
-		all.Go(func() {
-			for left.Add(-1) >= 0 && failed.Load() == nil {
-				if err := call(ctx); err != nil {
-					failed.CompareAndSwap(nil, &err)
-				}
-			}
-		})
-	}
-	all.Wait()
-	if err := failed.Load(); err != nil {
-		b.Fatal(*err)
-	}
-	return time.Since(begin)
 }
