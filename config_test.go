@@ -12,6 +12,7 @@ import (
 	"os"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -360,15 +361,20 @@ func TestConfigIsDocumented(t *testing.T) {
 
 // An error of a transport keeps its cause and loses the library's name, which
 // the node's own text begins with.
-func TestListenErrorNamesTheLibraryOnce(t *testing.T) {
+func TestListenErrors(t *testing.T) {
 	a, b := owtp.RandomOWTPNode(), owtp.RandomOWTPNode()
 	defer a.Close()
 	defer b.Close()
-	taken := owtp.ConnectConfig{Address: t.Name(), ConnectType: owtp.Memory}
-	must(t, a.Listen(taken))
-	err := b.Listen(taken)
-	wantErr(t, err, t.Name(), "in use")
-	if n := strings.Count(err.Error(), "owtp: "); n != 1 {
-		t.Errorf("the library's name stands %d times in %q", n, err)
+	for address, connect := range map[string]string{t.Name(): owtp.Memory, "127.0.0.1:0": owtp.HTTP} {
+		must(t, a.Listen(owtp.ConnectConfig{Address: address, ConnectType: connect}))
+		taken := a.ListenerAddr(connect)
+		err := b.Listen(owtp.ConnectConfig{Address: taken, ConnectType: connect})
+		wantErr(t, err, taken, "in use")
+		if n := strings.Count(err.Error(), "owtp: "); n != 1 {
+			t.Errorf("the library's name stands %d times in %q", n, err)
+		}
+		if connect == owtp.HTTP && !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("%q has lost its cause", err)
+		}
 	}
 }

@@ -226,8 +226,8 @@ func TestRenewQuestionCrossesTheRenewal(t *testing.T) {
 	})
 }
 
-// Sessions over HTTP and over queues end by age and are agreed anew in time, under calls: none
-// fails, and callers share one agreement.
+// Sessions over HTTP and over queues end by age and are agreed anew in time, under
+// calls: none fails, and callers share one agreement.
 func TestRenewExchangeSession(t *testing.T) {
 	for _, w := range []way{{owtp.HTTP, false, "sm4"}, {owtp.HTTP, true, "aes"}, {owtp.MQ, false, "aes"}, {owtp.MQ, true, "sm4"}} {
 		t.Run(w.String(), func(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 	"github.com/owtp-go/owtp/transport/transporttest"
 )
 
-// lives are one server, met in exchanges, whose store is a file, in one life after the
-// other, and a caller that stays.
+// lives are one server, met in exchanges, whose store is a file, in one life after
+// the other, and a caller that stays.
 type lives struct {
 	*cutRig
 	clock    movable

@@ -243,8 +243,8 @@ func TestWhoMustHaveSigned(t *testing.T) {
 	if err := Sign(rand.Reader, key, response); err == nil || response.Signature != "" {
 		t.Error("a response is signed")
 	}
-	// The reference verifies signatures that nobody made under the point (0, 0)
-	//; here no such key exists, in a packet or announced.
+	// The reference verifies signatures that nobody made under the point (0, 0).
+	// Here no such key exists, in a packet or announced.
 	p.Keys.Initiator = base58.Encode(make([]byte, 64))
 	if _, err := Verify(p, nil); !errors.Is(err, ErrSignature) || !errors.Is(err, ErrKey) {
 		t.Errorf("under the zero point: %v", err)
