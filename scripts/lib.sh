@@ -110,6 +110,7 @@ folder_of() {
 }
 
 # check_tests: all tests pass under the race detector, and every module has some.
+# Most of their time they wait, so more run side by side than there are processors.
 # RAN_FILE, if it is set, is told the tests that passed, "package test", one a line.
 check_tests() {
 	local module json out rc bad=0
@@ -117,7 +118,7 @@ check_tests() {
 	for module in "$@"; do
 		printf -- '--- tests of %s\n' "$module"
 		rc=0
-		go -C "$module" test -race -count=1 -timeout "$TEST_TIMEOUT" -json ./... 2>&1 | tee "$json" | said_of_packages | tee "$out" || rc=$?
+		go -C "$module" test -race -count=1 -parallel 8 -timeout "$TEST_TIMEOUT" -json ./... 2>&1 | tee "$json" | said_of_packages | tee "$out" || rc=$?
 		said_of_failed "$json" | tee -a "$out"
 		note_passed <"$json"
 		if ((rc == 0)) && ! grep -E '^ok[[:space:]]' "$out" | grep -qv 'no tests to run'; then
