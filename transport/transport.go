@@ -57,6 +57,8 @@ type Form uint8
 const (
 	Binary Form = 1 // the strict binary form, hellos and sealed messages
 	JSON   Form = 2 // the readable envelope
+	Legacy Form = 3 // a packet of protocol version 1, JSON too; on connections any text has the form JSON
+	Text   Form = 4 // what version 1 answers over HTTP in place of a packet
 )
 
 // A Message is one whole message: one HTTP body, one WebSocket message, one
@@ -66,6 +68,10 @@ const (
 type Message struct {
 	Form Form
 	Data []byte
+
+	// Announced is the public key that the sender of a Legacy message over
+	// HTTP says to be its own, as it stands in header a. It proves nothing.
+	Announced string
 
 	// The rest is for message queues; other transports leave it zero.
 	To          string        // queue that this message goes to; "" is the dialled one, of an answer the request's ReplyTo. Of a received one: where it came from
@@ -88,6 +94,15 @@ type Conn interface {
 	Close(reason string) error
 	LocalAddr() string
 	RemoteAddr() string
+}
+
+// A LegacyConn is an accepted Conn that version 1 may have opened.
+type LegacyConn interface {
+	Conn
+	// Announced returns the public key in header a of the upgrade, "" if it
+	// has none, and whether the other side can speak version 1 at all: who
+	// offers this version's subprotocol does not.
+	Announced() (key string, legacy bool)
 }
 
 // An Exchanger sends one message and returns the answer to it. It is safe for
@@ -237,6 +252,8 @@ type Config struct {
 	AllowedOrigins []string       // Origins (scheme://host[:port]) that may call from a web page
 	AllowedHosts   []string       // further Host names on a loopback listener
 	TrustedProxies []netip.Prefix // whose X-Forwarded-For is believed
+
+	Legacy bool // to listen: messages of protocol version 1 are taken too
 
 	// For message queues. Address is a URL without user and password.
 	Account, Password, Exchange   string

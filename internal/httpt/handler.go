@@ -21,6 +21,7 @@ type face struct {
 	maxMessage  int
 	receiving   *transport.Budget
 	bodyTimeout time.Duration
+	legacy      bool
 	log         *slog.Logger
 }
 
@@ -34,6 +35,7 @@ func NewHandler(cfg transport.Config, h transport.Handler) http.Handler {
 		maxMessage:  cfg.MaxMessage,
 		receiving:   cfg.Receiving,
 		bodyTimeout: cfg.BodyTimeout,
+		legacy:      cfg.Legacy,
 		log:         cfg.Logger,
 	}
 }
@@ -53,22 +55,29 @@ func (f *face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if origin := f.guard.Origin(r); origin != "" && allowOrigin(w, r, origin) {
 		return
 	}
-	form, refusal := checkHeader(w, r)
+	form, refusal := f.checkHeader(w, r)
 	if refusal != nil {
 		f.refuse(w, r, refusal)
 		return
 	}
 	data, held, refusal := f.readBody(r)
 	defer func() { f.receiving.Give(held) }()
+	if refusal == nil && len(data) == 0 && form != transport.Legacy { // which has an answer to that
+		refusal = &transport.Refusal{Status: http.StatusBadRequest, Reason: "empty body"}
+	}
 	if refusal != nil {
 		f.refuse(w, r, refusal)
 		return
+	}
+	m := transport.Message{Form: form, Data: data}
+	if form == transport.Legacy {
+		m.Announced = announced(r.Header)
 	}
 	// While the handler works nothing is read or written, and an expired
 	// deadline would look as if the client had gone.
 	_ = rc.SetReadDeadline(time.Time{})
 	_ = rc.SetWriteDeadline(time.Time{})
-	answer, err := f.call(r.Context(), f.guard.Remote(r), transport.Message{Form: form, Data: data})
+	answer, err := f.call(r.Context(), f.guard.Remote(r), m)
 	_ = rc.SetWriteDeadline(time.Now().Add(f.bodyTimeout))
 	if err != nil {
 		f.refuseError(w, r, err)
@@ -92,12 +101,15 @@ func allowOrigin(w http.ResponseWriter, r *http.Request, origin string) bool {
 	return true
 }
 
-func checkHeader(w http.ResponseWriter, r *http.Request) (transport.Form, *transport.Refusal) {
+func (f *face) checkHeader(w http.ResponseWriter, r *http.Request) (transport.Form, *transport.Refusal) {
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		return 0, &transport.Refusal{Status: http.StatusMethodNotAllowed, Reason: "messages come by POST"}
 	}
 	form, ok := formOf(r.Header)
+	if f.legacy && isLegacy(r.Header) {
+		form, ok = transport.Legacy, true
+	}
 	if !ok {
 		return 0, &transport.Refusal{Status: http.StatusUnsupportedMediaType, Reason: "content type is neither " + TypeBinary + " nor " + TypeJSON}
 	}
@@ -118,8 +130,6 @@ func (f *face) readBody(r *http.Request) (data []byte, held int, refusal *transp
 		return nil, held, &transport.Refusal{Status: http.StatusRequestTimeout, Reason: "body too slow"}
 	case err != nil:
 		return nil, held, &transport.Refusal{Status: http.StatusBadRequest, Reason: "body broken off"}
-	case len(data) == 0:
-		return nil, held, &transport.Refusal{Status: http.StatusBadRequest, Reason: "empty body"}
 	}
 	return data, held, nil
 }

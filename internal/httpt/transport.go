@@ -18,6 +18,15 @@ const (
 	TypeJSON   = "application/owtp+json"
 )
 
+// What protocol version 1 has instead: one content type for packets, one for
+// complaints, and a header that names the sender's public key.
+const (
+	typeLegacy      = "application/json"
+	typeLegacyText  = "text/plain"
+	headerLegacyKey = "A"
+	maxLegacyKey    = 128 // a key has at most 88 characters
+)
+
 // Transport implements [transport.ExchangeDialer]. It has no state.
 type Transport struct{}
 
@@ -41,8 +50,13 @@ func (*Transport) Listen(ctx context.Context, cfg transport.Config, h transport.
 
 // contentType is the inverse of formOf.
 func contentType(f transport.Form) string {
-	if f == transport.JSON {
+	switch f {
+	case transport.JSON:
 		return TypeJSON
+	case transport.Legacy:
+		return typeLegacy
+	case transport.Text:
+		return typeLegacyText + "; charset=utf-8"
 	}
 	return TypeBinary
 }
@@ -72,4 +86,21 @@ func formOf(h http.Header) (transport.Form, bool) {
 		return transport.JSON, true
 	}
 	return 0, false
+}
+
+// isLegacy reports whether a request is of version 1.
+func isLegacy(h http.Header) bool {
+	values := h["Content-Type"]
+	if len(values) != 1 {
+		return false
+	}
+	media, params, err := mime.ParseMediaType(values[0])
+	charset, given := params["charset"]
+	return err == nil && media == typeLegacy && (!given || strings.EqualFold(charset, "utf-8"))
+}
+
+// announced returns header a of a version 1 request. Several of them are no key.
+func announced(h http.Header) string {
+	a := strings.Join(h[headerLegacyKey], ",")
+	return a[:min(len(a), maxLegacyKey)]
 }

@@ -27,7 +27,7 @@ const closePatience = 100 * time.Millisecond
 // buffer of just their size: the library does not say how long a message is.
 const scratchSize = 4 << 10
 
-// conn implements [transport.Conn].
+// conn implements [transport.Conn] and [transport.LegacyConn].
 type conn struct {
 	ws            *websocket.Conn
 	raw           net.Conn
@@ -35,6 +35,9 @@ type conn struct {
 	maxMessage    int
 	bodyTimeout   time.Duration
 	receiving     *transport.Budget
+
+	announced string // the public key in header a of the upgrade
+	legacy    bool   // the other side can speak version 1
 
 	scratch []byte // of the one goroutine that is in Recv
 
@@ -61,7 +64,7 @@ func (c *conn) Send(ctx context.Context, m transport.Message) error {
 		return transport.NotSent(err) // the library would close the connection for it
 	}
 	kind := websocket.MessageBinary
-	if m.Form == transport.JSON {
+	if m.Form != transport.Binary {
 		kind = websocket.MessageText
 	}
 	// A deadline on the socket costs less than a context with a timer. It is
@@ -207,6 +210,9 @@ func closeReason(s string) string {
 	s = httpguard.Line(s)
 	return s[:min(len(s), most)]
 }
+
+// Announced implements [transport.LegacyConn].
+func (c *conn) Announced() (key string, legacy bool) { return c.announced, c.legacy }
 
 // LocalAddr implements [transport.Conn].
 func (c *conn) LocalAddr() string { return c.local }

@@ -57,6 +57,7 @@ func (f *face) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	from := f.guard.Remote(r)
 	c := newConn(ws, hijack.conn, f.cfg, from.LocalAddr, from.Addr)
+	c.announced, c.legacy = announced(r.Header), ws.Subprotocol() == ""
 	// The context ends when the listener is closed.
 	stop := context.AfterFunc(r.Context(), c.abort)
 	defer c.abort()
@@ -89,6 +90,18 @@ func asksForWebSocket(h http.Header) bool {
 		}
 	}
 	return false
+}
+
+// headerLegacyKey is where protocol version 1, which has no subprotocol, names
+// the public key of who dials.
+const headerLegacyKey = "A"
+
+// announced returns what version 1 announces. Several keys are none, and neither
+// is what is longer than its 88 characters.
+func announced(h http.Header) string {
+	const most = 128
+	a := strings.Join(h[headerLegacyKey], ",")
+	return a[:min(len(a), most)]
 }
 
 // serve keeps a handler's panic on its own connection.
