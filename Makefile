@@ -1,9 +1,9 @@
 # Each target is one line into scripts/, so that people, CI and this file do the same.
-.PHONY: help demo cluster test bench fuzz soak lint build
+.PHONY: help demo cluster test bench fuzz soak lint build generate
 SHELL := /bin/bash
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## see what the protocol does: all modes, a call back, attacks that fail
 	@cd cmd/owtp && go run . demo
@@ -30,3 +30,6 @@ build: ## the command-line tool, into bin/owtp
 	@mkdir -p bin
 	@cd cmd/owtp && go build -trimpath -o ../../bin/owtp .
 	@echo bin/owtp
+
+generate: ## the Go code of the .proto files, by tools that proto/generate/go.mod pins
+	@cd proto/generate && go run . ../..

@@ -74,13 +74,13 @@ check_leakchecks() {
 # (docs/ARCHITECTURE.md, "Layers"), or nothing.
 layer_of() {
 	case $1 in
-	internal/leakcheck | internal/loglimit | internal/atrest) echo 0 ;;
+	internal/leakcheck | internal/loglimit | internal/atrest | internal/testpb | proto/owtppb) echo 0 ;;
 	internal/wire | identity | transport | session) echo 1 ;;
 	transport/transporttest | session/sessiontest | internal/httpguard | internal/servers) echo 2 ;;
 	internal/secure | internal/httpt | internal/wst | internal/memt | internal/amqpt | internal/legacy | session/memory | session/file) echo 3 ;;
 	.) echo 4 ;;
 	contrib/*) echo 5 ;;
-	cmd/* | examples | examples/* | bench | bench/*) echo 6 ;;
+	cmd/* | examples | examples/* | bench | bench/* | proto/generate) echo 6 ;;
 	esac
 }
 

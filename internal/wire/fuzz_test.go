@@ -26,6 +26,9 @@ func fuzzBinary(f *testing.F, name string, more ...[]byte) {
 		if err == nil && !bytes.Equal(marshal(), in) {
 			t.Fatalf("%x\nmarshals to\n%x", in, marshal())
 		}
+		if err == nil {
+			checkGenerated(t, name, in)
+		}
 		if !bytes.Equal(b, in) {
 			t.Fatal("the parser wrote to its input")
 		}

@@ -1,0 +1,2 @@
+// Package testpb has Protobuf messages for tests.
+package testpb
