@@ -2,6 +2,7 @@ package nats
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"strconv"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
@@ -83,7 +85,9 @@ func (r *request) settle(verb string) {
 }
 
 // bury puts a request aside that nobody can handle, for people to look at, and
-// tells its sender. If that fails it comes again.
+// tells its sender. If that fails it comes again, but for a server that refuses to
+// keep it: the request is dropped then, or a storage full of such requests would
+// never be emptied.
 func (r *request) bury() {
 	h := maps.Clone(r.header)
 	if h == nil {
@@ -96,12 +100,17 @@ func (r *request) bury() {
 	if err == nil {
 		_, err = s.js.PublishMsg(ctx, &natsgo.Msg{Subject: r.e.store.deadSubject, Header: h, Data: r.message.Data})
 	}
-	if err != nil {
+	var noRoom *jetstream.APIError
+	switch {
+	case errors.As(err, &noRoom):
+		r.e.cfg.Logger.Error("owtp: a request that cannot be handled was dropped, since the server does not put it aside", "queue", r.message.To, "reason", r.job.doom, "error", err)
+	case err != nil:
 		r.e.cfg.Logger.Error("owtp: a request that cannot be handled could not be put aside either", "queue", r.message.To, "reason", r.job.doom, "error", err)
 		r.again(nakPause)
 		return
+	default:
+		r.e.cfg.Logger.Error("owtp: a request was put aside", "queue", r.message.To, "reason", r.job.doom, "stream", r.e.store.deadStream)
 	}
-	r.e.cfg.Logger.Error("owtp: a request was put aside", "queue", r.message.To, "reason", r.job.doom, "stream", r.e.store.deadStream)
 	if r.refused != nil {
 		r.refuse(r.refused.Status, r.refused.Reason)
 	} else {
