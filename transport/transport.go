@@ -105,6 +105,12 @@ type LegacyConn interface {
 	Announced() (key string, legacy bool)
 }
 
+// A Pinger is a Conn that can ask the other side for a sign of life below the
+// messages. Ping returns when it is there; somebody must be in Recv meanwhile.
+type Pinger interface {
+	Ping(ctx context.Context) error
+}
+
 // An Exchanger sends one message and returns the answer to it. It is safe for
 // concurrent use. An error for which errors.Is(err, ErrNotSent) holds promises
 // that the peer cannot have received anything; a *Refusal is what the peer's
@@ -237,6 +243,8 @@ type Config struct {
 	Address string      // "host:port", where an empty host was resolved by the node; a name for Memory
 	Path    string      // of the URL to dial over HTTP and WebSocket, "/" at least
 	TLS     *tls.Config // nil: no TLS
+
+	LegacyKey string // to dial in protocol version 1: the public key to announce, in base58; "" is version 2
 
 	MaxMessage       int           // bytes of one message; more is refused with 413
 	MaxHeader        int           // bytes of HTTP headers

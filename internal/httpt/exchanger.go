@@ -20,6 +20,7 @@ type exchanger struct {
 	pool       *http.Transport
 	url        *url.URL
 	maxMessage int
+	legacyKey  string          // not "": the peer speaks version 1
 	ctx        context.Context // ends with Close
 	cancel     context.CancelFunc
 	ended      atomic.Uint64 // connections, but for those that were to end
@@ -37,7 +38,7 @@ func (*Transport) DialExchange(_ context.Context, cfg transport.Config) (transpo
 	}
 	x := &exchanger{
 		url:        &url.URL{Scheme: scheme, Host: cfg.Address, Path: cmp.Or(cfg.Path, "/")},
-		maxMessage: cfg.MaxMessage,
+		maxMessage: cfg.MaxMessage, legacyKey: cfg.LegacyKey,
 	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.pool = newPool(cfg)
@@ -130,6 +131,10 @@ func (x *exchanger) request(ctx context.Context, body *onceBody, m transport.Mes
 		Body:          body,
 		ContentLength: int64(len(m.Data)),
 	}
+	if x.legacyKey != "" {
+		r.Header.Set(headerLegacyKey, x.legacyKey)
+		r.Header.Set("Content-Type", typeLegacySent)
+	}
 	return r.WithContext(ctx)
 }
 
@@ -141,6 +146,12 @@ func (x *exchanger) readAnswer(resp *http.Response) (transport.Message, error) {
 		return transport.Message{}, httpguard.ReadRefusal(resp.StatusCode, resp.Body)
 	}
 	form, ok := formOf(resp.Header)
+	if x.legacyKey != "" {
+		form, ok = transport.Legacy, isLegacy(resp.Header)
+		if refusal := legacyRefusal(resp); refusal != nil {
+			return transport.Message{}, refusal
+		}
+	}
 	if !ok {
 		return transport.Message{}, &transport.Refusal{Status: http.StatusUnsupportedMediaType, Reason: "the answer is no OWTP message"}
 	}

@@ -21,10 +21,12 @@ const (
 // What protocol version 1 has instead: one content type for packets, one for
 // complaints, and a header that names the sender's public key.
 const (
-	typeLegacy      = "application/json"
-	typeLegacyText  = "text/plain"
-	headerLegacyKey = "A"
-	maxLegacyKey    = 128 // a key has at most 88 characters
+	typeLegacy       = "application/json"
+	typeLegacySent   = typeLegacy + "; charset=UTF-8" // with requests
+	typeLegacyText   = "text/plain"
+	headerLegacyKey  = "A"
+	maxLegacyKey     = 128 // a key has at most 88 characters
+	emptyLegacyReply = "an empty answer: the peer did not take it for a request"
 )
 
 // Transport implements [transport.ExchangeDialer]. It has no state.

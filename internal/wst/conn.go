@@ -180,6 +180,14 @@ func statusOf(code websocket.StatusCode) int {
 	return 0
 }
 
+// Ping implements [transport.Pinger].
+func (c *conn) Ping(ctx context.Context) error {
+	if err := c.ws.Ping(ctx); err != nil {
+		return c.explain(ctx, "ping", err)
+	}
+	return nil
+}
+
 // Close implements [transport.Conn].
 func (c *conn) Close(reason string) error {
 	return c.close(websocket.StatusNormalClosure, reason)

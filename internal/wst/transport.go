@@ -48,11 +48,16 @@ func (*Transport) DialConn(ctx context.Context, cfg transport.Config) (transport
 	ctx, cancel := context.WithTimeout(ctx, cfg.HandshakeTimeout)
 	defer cancel()
 	var socket caughtSocket
-	ws, resp, err := websocket.Dial(ctx, dialURL(cfg), &websocket.DialOptions{
+	options := &websocket.DialOptions{
 		HTTPClient:      &http.Client{Transport: dialTransport(cfg, &socket), CheckRedirect: noRedirect},
 		Subprotocols:    []string{Subprotocol},
 		CompressionMode: websocket.CompressionDisabled,
-	})
+	}
+	if cfg.LegacyKey != "" {
+		options.Subprotocols = nil
+		options.HTTPHeader = http.Header{headerLegacyKey: {cfg.LegacyKey}}
+	}
+	ws, resp, err := websocket.Dial(ctx, dialURL(cfg), options)
 	if err != nil {
 		socket.close()
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
