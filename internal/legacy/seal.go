@@ -88,3 +88,23 @@ func nonceKey(nonce uint64) []byte {
 	n := big.NewInt(int64(nonce))
 	return n.Bytes()
 }
+
+// SealJSON makes the data this JSON value, encrypted as the sender of version 1
+// does: a string without its quotes, so that the empty one stays as it is.
+func (p *Packet) SealJSON(s *Session, value []byte) error {
+	if err := p.SetJSON(value); err != nil {
+		return err
+	}
+	text, err := p.Text()
+	if err != nil {
+		return err
+	}
+	if string(p.Data) == "null" {
+		text = "null"
+	}
+	sealed, err := s.Seal([]byte(text), p.Version, p.Nonce)
+	if err != nil {
+		return err
+	}
+	return p.SetText(sealed)
+}
