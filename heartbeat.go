@@ -65,6 +65,8 @@ func (n *OWTPNode) sweep() {
 
 func (l *link) checkLife(silent, interval time.Duration) {
 	switch {
+	case l.v1 != nil:
+		l.checkLifeV1(interval)
 	case silent >= 2*interval-interval/4:
 		l.fail(errDeadPeer)
 	case silent >= interval && !l.asked.Swap(true):

@@ -32,6 +32,7 @@ type link struct {
 	entry *peerEntry // once registered; guarded by the node's lock
 
 	suite *secure.Suite // nil if open
+	v1    *v1Link       // nil but for version 1
 
 	ownEpoch, peerEpoch wire.Nonce
 
@@ -109,6 +110,9 @@ func (l *link) read(first []*wire.Packet) {
 }
 
 func (l *link) readOne() error {
+	if l.v1 != nil {
+		return l.readV1()
+	}
 	m, err := l.conn.Recv(l.ctx)
 	if err != nil {
 		return err
@@ -190,8 +194,12 @@ func (l *link) dispatch(p *wire.Packet) error {
 	return nil
 }
 
-// control queues a small packet without waiting for room.
+// control queues a small packet without waiting for room. Version 1 has none of
+// these packets.
 func (l *link) control(p *wire.Packet) error {
+	if l.v1 != nil {
+		return nil
+	}
 	b, err := l.encode(p)
 	if err != nil {
 		return err
@@ -343,7 +351,7 @@ func (l *link) fail(err error) {
 	l.cancel(err)
 	l.node.unregister(l)
 	for _, c := range calls {
-		close(c.answer)
+		c.end()
 	}
 	reason := "closed"
 	if !errors.Is(err, errClosedHere) && !errors.Is(err, errNodeClosed) {

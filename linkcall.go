@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/owtp-go/owtp/internal/legacy"
 	"github.com/owtp-go/owtp/internal/secure"
 	"github.com/owtp-go/owtp/internal/wire"
 )
@@ -12,6 +13,19 @@ import (
 // reader never waits for a caller; it is closed if the link ends first.
 type pending struct {
 	answer chan *wire.Packet
+
+	// In version 1, in its place:
+	legacy chan *legacy.Packet
+	method string // that the answer must repeat
+}
+
+// end is for a call whose link has ended.
+func (c *pending) end() {
+	if c.legacy != nil {
+		close(c.legacy)
+	} else {
+		close(c.answer)
+	}
 }
 
 // deliver hands an answer to who waits for it. One that nobody waits for is
@@ -31,6 +45,10 @@ func (l *link) deliver(p *wire.Packet) {
 // call sends a request and waits for the answer to it. sent reports whether the
 // peer may have got the request.
 func (l *link) call(ctx context.Context, p *wire.Packet) (resp *wire.Packet, sent bool, err error) {
+	if l.v1 != nil {
+		resp, sent, _, err = l.callV1(ctx, p)
+		return resp, sent, err
+	}
 	if l.mode.Signed() && p.Kind != wire.Heartbeat {
 		if err := l.sign(p); err != nil {
 			return nil, false, err
@@ -64,6 +82,9 @@ func (l *link) call(ctx context.Context, p *wire.Packet) (resp *wire.Packet, sen
 
 // notify sends a one-way packet.
 func (l *link) notify(ctx context.Context, p *wire.Packet) error {
+	if l.v1 != nil {
+		return errV1OneWay
+	}
 	if l.mode.Signed() {
 		if err := l.sign(p); err != nil {
 			return err
@@ -192,7 +213,7 @@ func (l *link) closeGently() {
 	l.calls = make(map[wire.Nonce]*pending)
 	l.mu.Unlock()
 	for _, c := range calls {
-		close(c.answer)
+		c.end()
 	}
 	n := l.node
 	if !n.spawn(func() {

@@ -36,6 +36,8 @@ type OWTPNode struct {
 	named  *named
 	claims claims
 
+	v1nonces v1Nonces
+
 	ctx       context.Context // ends with Close
 	cancel    context.CancelCauseFunc
 	tasks     tracker // handlers, callbacks and goroutines of the node

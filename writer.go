@@ -100,7 +100,7 @@ func (w *writer) take(l *link, batch [][]byte) [][]byte {
 	defer w.mu.Unlock()
 	size, n := 0, 0
 	for n < len(w.queue) && n < wire.MaxRecordPackets {
-		if n > 0 && size+len(w.queue[n]) > maxBatch {
+		if n > 0 && (l.v1 != nil || size+len(w.queue[n]) > maxBatch) {
 			break
 		}
 		size += len(w.queue[n])
