@@ -44,7 +44,9 @@ func (c *v1Wire) Recv(ctx context.Context) (transport.Message, error) {
 	}
 }
 
-func (c *v1Wire) Ping(ctx context.Context) error { return c.pings.Load().(func(context.Context) error)(ctx) }
+func (c *v1Wire) Ping(ctx context.Context) error {
+	return c.pings.Load().(func(context.Context) error)(ctx)
+}
 
 func (c *v1Wire) Close(string) error { c.once.Do(func() { close(c.closed) }); return nil }
 func (*v1Wire) LocalAddr() string    { return "here" }
