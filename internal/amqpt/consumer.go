@@ -20,6 +20,7 @@ type consumer struct {
 	*session
 	e        *endpoint
 	requests *amqp.Channel // nil without a handler
+	acks     *acks         // of requests
 	replies  *amqp.Channel
 }
 
@@ -61,6 +62,7 @@ func (c *consumer) setUp() (err error) {
 	if c.requests, err = c.channel("the channel of requests"); err != nil {
 		return readable(err)
 	}
+	c.acks = newAcks(c.requests, cap(c.e.work.slots))
 	for _, queue := range []string{c.e.queues.Shared, c.e.queues.Own} {
 		if queue == "" {
 			continue
@@ -88,12 +90,20 @@ func (c *consumer) consume(ch *amqp.Channel, queue string, prefetch int) (<-chan
 	return deliveries, nil
 }
 
+// close hides the session's: what was answered is not to come again.
+func (c *consumer) close() {
+	if c.acks != nil {
+		c.acks.close()
+	}
+	c.session.close()
+}
+
 // takeRequests gives what is delivered to the handler, each on a goroutine, and
 // gives back what is not begun when the endpoint is to stop.
 func (c *consumer) takeRequests(queue string, deliveries <-chan amqp.Delivery) {
 	for d := range deliveries {
 		if !c.e.work.begin(c.ended) {
-			_ = d.Nack(false, true)
+			c.acks.giveBack(d)
 			continue
 		}
 		go func() {

@@ -23,12 +23,12 @@ func (c *consumer) serve(queue string, d amqp.Delivery) {
 	e := c.e
 	m, refusal := e.read(queue, d)
 	if refusal != nil {
-		e.refuse(d, refusal)
+		c.refuse(d, refusal)
 		return
 	}
 	if held := len(m.Data); held > freeSize {
 		if !e.cfg.Receiving.Take(held) {
-			e.refuse(d, &transport.Refusal{Status: http.StatusServiceUnavailable, Reason: "too busy; try again later"})
+			c.refuse(d, &transport.Refusal{Status: http.StatusServiceUnavailable, Reason: "too busy; try again later"})
 			return
 		}
 		defer e.cfg.Receiving.Give(held)
@@ -36,14 +36,14 @@ func (c *consumer) serve(queue string, d amqp.Delivery) {
 	answer, err := e.call(transport.Remote{Addr: e.at.host, LocalAddr: c.local}, m)
 	switch {
 	case err == nil:
-		e.answer(d, answer)
+		c.answer(d, answer)
 	case e.ctx.Err() != nil && errors.Is(err, context.Canceled):
-		_ = d.Nack(false, true) // it was not finished because we are to end; somebody else may
+		c.acks.giveBack(d) // it was not finished because we are to end; somebody else may
 	case errors.As(err, &refusal):
-		e.refuse(d, refusal)
+		c.refuse(d, refusal)
 	default:
 		e.log.Error("owtp: exchange failed", "queue", queue, "error", err)
-		e.refuse(d, &transport.Refusal{Status: http.StatusInternalServerError, Reason: "internal error"})
+		c.refuse(d, &transport.Refusal{Status: http.StatusInternalServerError, Reason: "internal error"})
 	}
 }
 
@@ -60,7 +60,8 @@ func (e *endpoint) call(from transport.Remote, m transport.Message) (answer tran
 
 // answer publishes what the handler said, to where it said or else to who
 // asked, and acknowledges the request.
-func (e *endpoint) answer(d amqp.Delivery, m transport.Message) {
+func (c *consumer) answer(d amqp.Delivery, m transport.Message) {
+	e := c.e
 	to := m.To
 	if to == "" && isReplyQueue(d.ReplyTo) {
 		to = d.ReplyTo
@@ -73,22 +74,23 @@ func (e *endpoint) answer(d amqp.Delivery, m transport.Message) {
 		err := e.deliver(to, d, m.Expires, amqp.Publishing{ContentType: contentType(m.Form), Body: m.Data})
 		if err != nil {
 			e.log.Warn("owtp: an answer could not be published; its request goes back to the queue", "queue", to, "error", err)
-			_ = d.Nack(false, true)
+			c.acks.giveBack(d)
 			return
 		}
 	}
-	_ = d.Ack(false)
+	c.acks.done(d)
 }
 
 // refuse says what is wrong with a request, and puts it to the dead letters.
-func (e *endpoint) refuse(d amqp.Delivery, refusal *transport.Refusal) {
+func (c *consumer) refuse(d amqp.Delivery, refusal *transport.Refusal) {
+	e := c.e
 	e.log.Debug("owtp: AMQP request refused", "status", refusal.Status, "reason", refusal.Reason)
 	if isReplyQueue(d.ReplyTo) {
 		if err := e.deliver(d.ReplyTo, d, 0, writeRefusal(refusal)); err != nil {
 			e.log.Debug("owtp: a refusal could not be published", "error", err)
 		}
 	}
-	_ = d.Reject(false)
+	c.acks.bury(d)
 }
 
 // deliver publishes an answer and waits until the broker has it, or has said that
