@@ -153,6 +153,7 @@ func (f *listener) answerPlain(ctx context.Context, in *inbound, m transport.Mes
 		return f.unproved(in, r)
 	}
 	if in.mode == wire.ModeOpen {
+		p.CallKey = wire.Nonce{} // counts for proved peers only
 		if in.peer.id, err = f.node.anonymousID(); err != nil {
 			return transport.Message{}, err
 		}
@@ -289,7 +290,7 @@ func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, 
 	case wire.Heartbeat:
 		return f.prove(in, &wire.Packet{Kind: wire.Heartbeat, Nonce: p.Nonce, Reason: wire.ReasonPong})
 	case wire.Cancel:
-		n.cancelCall(in.recordedAs())
+		n.cancelCall(in.recordedAs(), p)
 		return f.prove(in, refuse(0, 0, "").response(p))
 	case wire.Request, wire.OneWay:
 	default:
@@ -325,8 +326,7 @@ func (f *listener) execute(ctx context.Context, in *inbound) (transport.Message,
 		}
 	} else {
 		var answer *wire.Packet
-		peerID, recorded := in.recordedAs()
-		if c, answer = n.claimed(ctx, peerID, recorded, in.epoch, in.redelivered, admit); answer != nil {
+		if c, answer = n.claimed(ctx, in.recordedAs(), p, in.epoch, in.redelivered, admit); answer != nil {
 			if now, err := n.state.epoch(ctx); err == nil {
 				in.epoch = now // another one is why, perhaps
 			}

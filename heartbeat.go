@@ -43,6 +43,7 @@ func (n *OWTPNode) sweep() {
 		case <-tick.C:
 		}
 		n.state.sweep()
+		n.state.calls.sweep()
 		if !n.leasing.Swap(true) && !n.spawn(func() {
 			defer n.leasing.Store(false)
 			n.tendCalls() // a store that hangs must not stop the heart

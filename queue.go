@@ -81,14 +81,15 @@ func (f *listener) freshInQueue(p *wire.Packet) *refusal {
 	return nil
 }
 
-// recordedAs says under whom, and as what, a request is recorded. An open one is
-// recorded against the broker's own copies; call keys count for proved peers
-// only.
-func (in *inbound) recordedAs() (peerID string, p *wire.Packet) {
-	if in.mode != wire.ModeOpen {
-		return in.peer.id, in.request
+// openCalls is whom calls that nobody has proved are recorded under. It is no
+// peer's ID.
+const openCalls = "open"
+
+// recordedAs says under whom a request is recorded. An open one is recorded
+// against the broker's own copies.
+func (in *inbound) recordedAs() (peerID string) {
+	if in.mode == wire.ModeOpen {
+		return openCalls
 	}
-	open := *in.request
-	open.CallKey = wire.Nonce{}
-	return "open", &open
+	return in.peer.id
 }

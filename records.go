@@ -2,7 +2,6 @@ package owtp
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -63,11 +62,6 @@ type claim struct {
 	mu sync.Mutex // orders changes of the record in the store
 }
 
-func (n *OWTPNode) callRecordKey(peerID string, p *wire.Packet) string {
-	k := p.Key()
-	return n.state.base + "call/" + session.EscapeKey(peerID) + "/" + hex.EncodeToString(k[:])
-}
-
 // claimCall makes the record of a call, or finds it. It returns the claim if
 // the handler is to run, otherwise the answer or the refusal.
 func (n *OWTPNode) claimCall(ctx context.Context, peerID string, p *wire.Packet, redelivered bool) (*claim, *wire.Packet, *refusal) {
@@ -78,11 +72,14 @@ func (n *OWTPNode) claimCall(ctx context.Context, peerID string, p *wire.Packet,
 		return nil, nil, n.storeRefusal(err)
 	}
 	c := &claim{
-		key: n.callRecordKey(peerID, p), slot: slot{peerID, n.named.has(peerID), end}, expires: end, done: make(chan struct{}), redelivered: redelivered,
+		key: n.state.calls.key(peerID, p), slot: slot{peerID, n.named.has(peerID), end}, expires: end, done: make(chan struct{}), redelivered: redelivered,
 		record: wire.CallRecord{
 			State: wire.CallRunning, Owner: owner, Lease: n.leaseEnd(),
-			Digest: secure.CallDigest(p), Attempts: []wire.Nonce{p.Nonce},
+			Attempts: []wire.Nonce{p.Nonce},
 		},
+	}
+	if peerID != openCalls { // whose attempts all have one nonce, and are told apart by nothing else
+		c.record.Digest = secure.CallDigest(p)
 	}
 	if redelivered {
 		if r := n.ranElsewhere(ctx, c.key); r != nil {
@@ -92,7 +89,7 @@ func (n *OWTPNode) claimCall(ctx context.Context, peerID string, p *wire.Packet,
 	if !n.claims.take(c.slot, n.now(), n.state.callRoom) {
 		return nil, nil, refuse(ErrTooManyRequests, wire.ReasonUnknown, "too many calls of this peer, or of peers like it, are remembered; try again later")
 	}
-	version, err := n.state.insert(ctx, purposeCall, c.key, c.record.Append(nil), life)
+	version, err := n.state.calls.insert(ctx, c.key, &c.record, life)
 	if maybeWritten(err) {
 		n.postpone(c, n.release)
 		return nil, nil, n.storeRefusal(err)
@@ -151,7 +148,7 @@ func (n *OWTPNode) retried(ctx context.Context, peerID string, p *wire.Packet, f
 		}
 	}()
 	for pause := pollFirst; ; pause = min(2*pause, pollMost) {
-		got, err := n.state.get(ctx, purposeCall, fresh.key)
+		got, err := n.state.calls.get(ctx, fresh.key)
 		if errors.Is(err, session.ErrNotFound) {
 			// Its time is over. What came before cannot be told any more.
 			return nil, nil, refuseUnknown
@@ -159,11 +156,7 @@ func (n *OWTPNode) retried(ctx context.Context, peerID string, p *wire.Packet, f
 		if err != nil {
 			return nil, nil, n.storeRefusal(err)
 		}
-		rec, err := wire.ParseCallRecord(got.value)
-		if err != nil {
-			return nil, nil, n.storeRefusal(err)
-		}
-		version := got.version
+		rec, version := &got.CallRecord, got.version
 		// Each attempt makes the record last as long as itself; none shortens
 		// it, or a copy of an earlier one would find nothing.
 		if end := n.now().Add(got.ttl); end.After(fresh.expires) {
@@ -224,7 +217,7 @@ func (n *OWTPNode) ranElsewhere(ctx context.Context, key string) *refusal {
 	if n.state.shared {
 		return nil
 	}
-	_, err := n.state.get(ctx, purposeCall, key)
+	_, err := n.state.calls.get(ctx, key)
 	switch {
 	case errors.Is(err, session.ErrNotFound):
 		return refuseUnknown
@@ -250,7 +243,7 @@ func (n *OWTPNode) list(ctx context.Context, fresh *claim, rec *wire.CallRecord,
 		return refuse(ErrTooManyRequests, 0, "too many attempts of one call")
 	}
 	rec.Attempts = append(rec.Attempts, nonce)
-	swapped, err := n.state.swap(ctx, purposeCall, fresh.key, version, rec.Append(nil), fresh.expires.Sub(n.now()))
+	swapped, err := n.state.calls.swap(ctx, fresh.key, version, rec, fresh.expires.Sub(n.now()))
 	if err != nil {
 		return n.storeRefusal(err)
 	}
@@ -279,7 +272,7 @@ func (n *OWTPNode) takeOver(ctx context.Context, fresh *claim, rec *wire.CallRec
 func (n *OWTPNode) seize(ctx context.Context, fresh *claim, rec *wire.CallRecord, version uint64) (*claim, error) {
 	state, lease := rec.State, rec.Lease
 	rec.State, rec.Owner, rec.Lease = wire.CallRunning, fresh.record.Owner, n.leaseEnd()
-	swapped, err := n.state.swap(ctx, purposeCall, fresh.key, version, rec.Append(nil), fresh.expires.Sub(n.now()))
+	swapped, err := n.state.calls.swap(ctx, fresh.key, version, rec, fresh.expires.Sub(n.now()))
 	if maybeWritten(err) {
 		fresh.record, fresh.version = *rec, version
 		n.postpone(fresh, func(ctx context.Context, c *claim) error {
@@ -312,12 +305,11 @@ func (n *OWTPNode) wantedElsewhere(c *claim) bool {
 	}
 	ctx, cancel := context.WithTimeout(n.ctx, storePatience)
 	defer cancel()
-	got, err := n.state.get(ctx, purposeCall, c.key)
+	got, err := n.state.calls.get(ctx, c.key)
 	if err != nil {
-		return !errors.Is(err, session.ErrNotFound)
+		return !errors.Is(err, session.ErrNotFound) && !errors.Is(err, wire.ErrMalformed)
 	}
-	rec, err := wire.ParseCallRecord(got.value)
-	return err == nil && len(rec.Attempts) > int(c.known.Load())
+	return len(got.Attempts) > int(c.known.Load())
 }
 
 // waitFor waits for a call that this process runs, or a pause for another's.
@@ -346,10 +338,9 @@ func (n *OWTPNode) waitFor(ctx context.Context, key string, pause time.Duration)
 }
 
 // outlive gives a recorded call's handler a context that a broken exchange does
-// not end at once: the next attempt wants its answer.
+// not end at once: the next attempt wants its answer. ctx ends with the node, too.
 func (n *OWTPNode) outlive(ctx context.Context, c *claim) (handler context.Context, stop func()) {
 	handler, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	closing := context.AfterFunc(n.ctx, func() { c.cancel(errNodeClosed) })
 	gone := context.AfterFunc(ctx, func() {
 		t := time.NewTimer(orphanPatience)
 		defer t.Stop()
@@ -358,6 +349,7 @@ func (n *OWTPNode) outlive(ctx context.Context, c *claim) (handler context.Conte
 		case <-c.done:
 			return
 		case <-n.ctx.Done():
+			c.cancel(errNodeClosed)
 			return
 		}
 		if c.waiting.Load() == 0 && !n.wantedElsewhere(c) {
@@ -365,7 +357,6 @@ func (n *OWTPNode) outlive(ctx context.Context, c *claim) (handler context.Conte
 		}
 	})
 	return handler, func() {
-		closing()
 		gone()
 		c.cancel(nil)
 	}
@@ -378,7 +369,7 @@ var errCancelled = fmt.Errorf("the caller cancelled: %w", context.Canceled)
 // handler goes on until its deadline.
 func (n *OWTPNode) cancelCall(peerID string, p *wire.Packet) {
 	n.claims.mu.Lock()
-	c := n.claims.running[n.callRecordKey(peerID, p)]
+	c := n.claims.running[n.state.calls.key(peerID, p)]
 	n.claims.mu.Unlock()
 	if c != nil && c.cancel != nil {
 		c.cancel(errCancelled)

@@ -42,8 +42,12 @@ func (n *OWTPNode) settle(c *claim, resp *wire.Packet, ran bool) {
 		f = n.outcome(c, resp)
 	}
 	// The caller may be gone; its next attempt wants to find the answer.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(n.ctx), storePatience)
-	defer cancel()
+	ctx := context.WithoutCancel(n.ctx)
+	if !n.state.owned { // the node's own does not wait
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, storePatience)
+		defer cancel()
+	}
 	err := f(ctx, c)
 	if !final(err) {
 		n.postpone(c, f)
@@ -89,7 +93,7 @@ func (n *OWTPNode) release(ctx context.Context, c *claim) error {
 	c.mu.Unlock()
 	rec.State = wire.CallFree
 	// Where it is not there yet, this takes its place.
-	version, err := n.state.insert(ctx, purposeCall, c.key, rec.Append(nil), max(c.end().Sub(n.now()), n.replayable()))
+	version, err := n.state.calls.insert(ctx, c.key, &rec, max(c.end().Sub(n.now()), n.replayable()))
 	if err != nil || version != 0 {
 		return err
 	}
@@ -143,7 +147,7 @@ func (n *OWTPNode) change(ctx context.Context, c *claim, f func(*wire.CallRecord
 		if c.version != 0 {
 			// A handler that overruns its deadline keeps its record.
 			life := max(c.expires.Sub(n.now()), n.replayable())
-			version, err := n.state.swap(ctx, purposeCall, c.key, c.version, rec.Append(nil), life)
+			version, err := n.state.calls.swap(ctx, c.key, c.version, &rec, life)
 			if err != nil {
 				return err
 			}
@@ -152,11 +156,7 @@ func (n *OWTPNode) change(ctx context.Context, c *claim, f func(*wire.CallRecord
 				return nil
 			}
 		}
-		got, err := n.state.get(ctx, purposeCall, c.key)
-		if err != nil {
-			return err
-		}
-		now, err := wire.ParseCallRecord(got.value)
+		got, err := n.state.calls.get(ctx, c.key)
 		if err != nil {
 			return err
 		}
@@ -164,15 +164,15 @@ func (n *OWTPNode) change(ctx context.Context, c *claim, f func(*wire.CallRecord
 			c.expires = end // an attempt that was listed lasts longer
 		}
 		switch {
-		case now.Owner != c.record.Owner:
+		case got.Owner != c.record.Owner:
 			return errRecordLost
-		case now.State == wire.CallRunning:
-		case now.State == rec.State:
+		case got.State == wire.CallRunning:
+		case got.State == rec.State:
 			return nil
 		default:
 			return errRecordLost
 		}
-		c.record, c.version = *now, got.version
+		c.record, c.version = got.CallRecord, got.version
 	}
 }
 

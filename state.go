@@ -36,6 +36,8 @@ type state struct {
 	// further attempts, so that the rest of the state has room beside them.
 	callRoom int
 
+	calls callStore
+
 	epochs cachedEpoch
 
 	mu        sync.Mutex
@@ -53,14 +55,12 @@ const (
 	purposeEpoch   = "epoch"
 
 	// maxRecords and maxStateBytes bound the memory of a node's own state
-	// where no store is given. A call record takes some 470 bytes for its
-	// deadline and two windows: 1,703,936 of them, beside the answers that
-	// are kept and the sessions, are 13,600 recorded calls a second.
+	// where no store is given, beside the answers that are kept and ownCallRoom
+	// records of calls. These have some 300 bytes each, for a call's deadline
+	// and two windows: 13,600 recorded calls a second in 512 MB.
 	maxRecords    = 1 << 22
-	maxStateBytes = 1 << 30
-	maxCallSize   = 512
-	sessionsRoom  = 128 << 20
-	ownCallRoom   = (maxStateBytes - maxKeptReplies - sessionsRoom) / maxCallSize
+	maxStateBytes = 128 << 20
+	ownCallRoom   = 1664 << 10
 	// givenCallRoom is the same for a store of the program's, which has a
 	// memory store's default at least. What it takes itself comes first.
 	givenCallRoom = 1 << 20
@@ -90,7 +90,9 @@ func newState(cfg *NodeConfig, names *named, rand io.Reader, now func() time.Tim
 		if st.store, err = memory.New(memory.Options{MaxEntries: maxRecords, MaxBytes: maxStateBytes, MaxSessions: 1}); err != nil {
 			return nil, err
 		}
-		st.owned, st.callRoom = true, ownCallRoom
+		st.owned, st.callRoom, st.calls = true, ownCallRoom, newOwnCalls()
+	} else {
+		st.calls = sealedCalls{st}
 	}
 	if t := st.store.Traits(); t.MayEvict {
 		why := t.Evicts
@@ -119,19 +121,6 @@ func (st *state) close() {
 	}
 }
 
-// plain reports whether values of that purpose are stored as they are: records
-// of calls in a store that this node has made for itself. They never leave the
-// process and nobody else has a way to them, and each call writes two. Keys of
-// sessions are sealed there too, so that they end with the store key.
-func (st *state) plain(purpose string) bool { return st.owned && purpose == purposeCall }
-
-func (st *state) seal(purpose, key string, value []byte) ([]byte, error) {
-	if st.plain(purpose) {
-		return value, nil
-	}
-	return st.vault.Seal(st.rand, purpose, key, value)
-}
-
 // A stored value is what lies under a key, opened.
 type stored struct {
 	value   []byte
@@ -145,9 +134,6 @@ func (st *state) get(ctx context.Context, purpose, key string) (stored, error) {
 	if err != nil {
 		return stored{}, err
 	}
-	if st.plain(purpose) {
-		return stored{rec.Value, rec.Version, rec.TTL, false}, nil
-	}
 	value, stale, err := st.vault.Open(purpose, key, rec.Value)
 	if err != nil {
 		return stored{}, fmt.Errorf("%w: purpose %s", err, purpose)
@@ -159,7 +145,7 @@ func (st *state) get(ctx context.Context, purpose, key string) (stored, error) {
 // Once begun it does not end with its caller: who hangs up in the middle must
 // not leave behind what nobody knows to be there. The store's timeout bounds it.
 func (st *state) insert(ctx context.Context, purpose, key string, value []byte, ttl time.Duration) (uint64, error) {
-	sealed, err := st.seal(purpose, key, value)
+	sealed, err := st.vault.Seal(st.rand, purpose, key, value)
 	if err == nil {
 		err = ctx.Err()
 	}
@@ -188,7 +174,7 @@ func maybeWritten(err error) bool {
 // swap replaces the value of that version, and returns the new version or 0. As
 // insert, it does not end with its caller.
 func (st *state) swap(ctx context.Context, purpose, key string, version uint64, value []byte, ttl time.Duration) (uint64, error) {
-	sealed, err := st.seal(purpose, key, value)
+	sealed, err := st.vault.Seal(st.rand, purpose, key, value)
 	if err == nil {
 		err = ctx.Err()
 	}
