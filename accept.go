@@ -22,7 +22,7 @@ func (f *listener) ServeConn(ctx context.Context, conn transport.Conn) {
 	}
 	defer n.tasks.end()
 	l := n.newLink(conn, f.kind)
-	l.face, l.peer.config = f, f.config()
+	l.face, l.peer.config = f, &f.spec.ConnectConfig
 	// The listener's end is the link's too.
 	stop := context.AfterFunc(ctx, func() { l.fail(errClosedHere) })
 	defer stop()

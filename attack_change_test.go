@@ -260,7 +260,7 @@ func TestAttackDowngradeAnswer(t *testing.T) {
 						}
 						forged.Add(1)
 						p := &wire.Packet{Kind: wire.Response, Status: status, Method: "pay", Msg: "paid", Data: []byte(`{"receipt":"forged"}`)}
-						if req, err := wire.ParseJSON(m.Data); err == nil {
+						if req := unsealed(m); req != nil {
 							p.Nonce = req.Nonce
 						}
 						return packetAs(form, p), nil

@@ -277,8 +277,8 @@ func TestAttackImpersonateAnswer(t *testing.T) {
 			var forged atomic.Int64
 			var b *bank
 			r := relayRig(t, m, g, func(_ context.Context, m transport.Message, pass forward) (transport.Message, error) {
-				req, err := wire.ParseJSON(m.Data)
-				if err != nil {
+				req := unsealed(m)
+				if req == nil {
 					return pass(m)
 				}
 				forged.Add(1)
@@ -292,7 +292,7 @@ func TestAttackImpersonateAnswer(t *testing.T) {
 				}
 				p.Recipient = wire.ID(sender.ID())
 				forge(t, p, b.Certificate().PublicKeyBytes())
-				return packetAs(transport.JSON, p), nil
+				return packetAs(m.Form, p), nil
 			})
 			b = r.bank
 			if ok, err := r.pay("a", 3*time.Second); ok || err == nil {
@@ -383,6 +383,18 @@ func TestAttackClaimKey(t *testing.T) {
 		r.mustPay("victim")
 		b.ran(t, 1)
 	})
+}
+
+// unsealed returns the packet of a message that is not sealed, or nil.
+func unsealed(m transport.Message) *wire.Packet {
+	if typ := typeOf(m); typ != 0 && typ != wire.TypePackets {
+		return nil
+	}
+	p, err := parsePlain(m)
+	if err != nil {
+		return nil
+	}
+	return p
 }
 
 func parsePlain(m transport.Message) (*wire.Packet, error) {

@@ -150,16 +150,12 @@ func (n *OWTPNode) finishCall(ctx context.Context, pid string, p *wire.Packet, o
 	defer cancel()
 	deadline, _ := ctx.Deadline()
 	p.Remaining = uint64(max(time.Until(deadline).Milliseconds(), 1))
-	r, err := n.send(ctx, pid, p, opts)
-	if err != nil {
-		return nil, err
-	}
-	return r, nil
+	return n.send(ctx, cancel, pid, p, opts)
 }
 
 // send brings a request to a peer over whatever connects it and waits for the
-// verified answer. It is the mirror image of serve and run.
-func (n *OWTPNode) send(ctx context.Context, pid string, p *wire.Packet, opts *CallOptions) (*Response, error) {
+// verified answer. It is the mirror image of serve and run. cancel ends ctx.
+func (n *OWTPNode) send(ctx context.Context, cancel context.CancelFunc, pid string, p *wire.Packet, opts *CallOptions) (*Response, error) {
 	var out outcome
 	var err error
 	repeatable := opts != nil && opts.Repeatable
@@ -169,7 +165,11 @@ func (n *OWTPNode) send(ctx context.Context, pid string, p *wire.Packet, opts *C
 	}
 	switch {
 	case r != nil && r.exch != nil:
-		out, err = r.exchange(ctx, p, repeatable)
+		var leave func()
+		if leave, err = n.join(cancel); err == nil {
+			out, err = r.exchange(ctx, p, repeatable)
+			leave()
+		}
 	case r != nil:
 		out, err = r.transact(ctx, p, repeatable)
 	default:

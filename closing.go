@@ -144,14 +144,23 @@ func (n *OWTPNode) shutdown(ctx context.Context) error {
 // within makes a call of the program's one of the node's tasks: Close ends it,
 // and waits for it before the state is closed that it uses.
 func (n *OWTPNode) within(ctx context.Context) (_ context.Context, leave func(), err error) {
-	if !n.tasks.begin() {
-		return nil, nil, errNodeClosed
-	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(n.ctx, func() { cancel(errNodeClosed) })
+	left, err := n.join(func() { cancel(errNodeClosed) })
 	return ctx, func() {
-		stop()
+		left()
 		cancel(nil)
+	}, err
+}
+
+// join is within for a context that has a cancel of its own.
+func (n *OWTPNode) join(cancel func()) (leave func(), err error) {
+	if !n.tasks.begin() {
+		cancel()
+		return nil, errNodeClosed
+	}
+	stop := context.AfterFunc(n.ctx, cancel)
+	return func() {
+		stop()
 		n.tasks.end()
 	}, nil
 }

@@ -26,7 +26,7 @@ func (r *remote) dial(ctx context.Context, mode wire.Mode) (*link, error) {
 	}
 	l := n.newLink(conn, r.tr.Kind())
 	l.remote, l.mode = r, mode
-	l.peer.Name, l.peer.config, l.peer.dialed = r.name, s.ConnectConfig, true
+	l.peer.Name, l.peer.config, l.peer.dialed = r.name, &s.ConnectConfig, true
 	if mode == wire.ModeOpen {
 		err = r.startOpen(ctx, l)
 	} else {

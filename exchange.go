@@ -36,19 +36,19 @@ func (f *listener) ServeExchange(ctx context.Context, from transport.Remote, m t
 		return transport.Message{}, &transport.Refusal{Status: int(ErrDenialOfService), Reason: "shutting down"}
 	}
 	defer n.tasks.end()
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(n.ctx, func() { cancel(errNodeClosed) })()
 	in := &inbound{
 		form: m.Form, redelivered: m.Redelivered,
-		peer: &Peer{kind: f.kind, config: f.config(), local: from.LocalAddr, remote: from.Addr},
+		peer: &Peer{kind: f.kind, config: &f.spec.ConnectConfig, local: from.LocalAddr, remote: from.Addr},
 	}
 	if f.remote != nil {
 		in.peer.Name, in.peer.dialed = f.remote.name, true
 	}
-	if f.kind == transport.MQ {
+	if f.kind == transport.MQ { // its context is the endpoint's, which Close closes at once
 		return f.serveQueued(ctx, in, m)
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(n.ctx, func() { cancel(errNodeClosed) })()
 	return f.answer(ctx, in, m)
 }
 
@@ -130,8 +130,7 @@ func (in *inbound) encode(p *wire.Packet) (transport.Message, error) {
 		b, err := p.AppendJSON(nil)
 		return transport.Message{Form: transport.JSON, Data: b}, err
 	}
-	b := wire.AppendRecordPacket(wire.AppendHeader(nil, wire.TypePackets), p.Append(nil))
-	return transport.Message{Form: transport.Binary, Data: b}, nil
+	return transport.Message{Form: transport.Binary, Data: p.AppendMessage(nil)}, nil
 }
 
 // answerPlain answers one packet that is not sealed: open or signed.

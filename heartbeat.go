@@ -108,7 +108,7 @@ func (n *OWTPNode) Ping(ctx context.Context, pid string) (time.Duration, error) 
 		return 0, err
 	}
 	p := &wire.Packet{Kind: wire.Heartbeat, Nonce: nonce}
-	if _, err := n.send(ctx, pid, p, nil); err != nil {
+	if _, err := n.send(ctx, cancel, pid, p, nil); err != nil {
 		return 0, err
 	}
 	return time.Since(begin), nil

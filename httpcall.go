@@ -296,8 +296,8 @@ func (r *remote) encode(p *wire.Packet, s *clientSession) (transport.Message, er
 		return transport.Message{Form: transport.Binary, Data: b}, err
 	}
 	in := inbound{form: transport.JSON}
-	if f := r.spec().DataFormat; f != "" && f != wire.FormatJSON {
-		in.form = transport.Binary
+	if f := r.spec().DataFormat; r.tr.Kind() == transport.MQ || f != "" && f != wire.FormatJSON {
+		in.form = transport.Binary // nobody types messages of queues by hand
 	}
 	return in.encode(p)
 }

@@ -228,6 +228,3 @@ func (l *listener) demands(m wire.Mode) *refusal {
 	}
 	return nil
 }
-
-// config is what handlers see of it.
-func (l *listener) config() ConnectConfig { return l.spec.ConnectConfig }

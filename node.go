@@ -3,6 +3,7 @@ package owtp
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -12,8 +13,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/mr-tron/base58"
 
 	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/loglimit"
@@ -266,7 +265,7 @@ func (n *OWTPNode) nonce() (wire.Nonce, error) {
 // it apart from node IDs.
 func (n *OWTPNode) anonymousID() (string, error) {
 	v, err := n.nonce()
-	return "anon:" + base58.Encode(v[:]), err
+	return "anon:" + hex.EncodeToString(v[:]), err
 }
 
 // spawn runs f on a goroutine that Close waits for, unless the node is closed.

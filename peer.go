@@ -28,7 +28,7 @@ type Peer struct {
 
 	id     string
 	key    *identity.PublicKey // nil if anonymous
-	config ConnectConfig
+	config *ConnectConfig      // of the listener, or that dialled; never changed
 	dialed bool
 	local  string
 	remote string
@@ -62,17 +62,22 @@ func (p *Peer) LocalAddr() net.Addr { return addr(p.local) }
 func (p *Peer) RemoteAddr() net.Addr { return addr(p.remote) }
 
 // ConnectConfig returns the configuration of the connection.
-func (p *Peer) ConnectConfig() ConnectConfig { return p.config }
+func (p *Peer) ConnectConfig() ConnectConfig {
+	if p.config == nil {
+		return ConnectConfig{}
+	}
+	return *p.config
+}
 
 // EnableKeyAgreement reports whether what passes is sealed.
 func (p *Peer) EnableKeyAgreement() bool { return p.sealed }
 
 // Format prints who the peer is, whatever the verb, and leaves secrets out.
 func (p Peer) Format(f fmt.State, _ rune) {
-	fmt.Fprintf(f, "Peer{ID:%s Name:%s Config:%v}", p.id, p.Name, p.config)
+	fmt.Fprintf(f, "Peer{ID:%s Name:%s Config:%v}", p.id, p.Name, p.ConnectConfig())
 }
 
-func (p *Peer) info() PeerInfo { return PeerInfo{ID: p.id, Name: p.Name, Config: p.config} }
+func (p *Peer) info() PeerInfo { return PeerInfo{ID: p.id, Name: p.Name, Config: p.ConnectConfig()} }
 
 type addr string
 

@@ -315,7 +315,7 @@ func TestRenewDemandsSurviveReconnects(t *testing.T) {
 		s.connect(t)
 		readable := func() (n int) {
 			for _, f := range p.Recorded() {
-				if f.Dir == transporttest.ToServer && strings.Contains(string(f.Message.Data), `"sealed"`) {
+				if f.Dir == transporttest.ToServer && strings.Contains(string(f.Message.Data), "sealed") {
 					n++
 				}
 			}

@@ -47,11 +47,6 @@ type outcome struct {
 // exchange or a refusal it tries again, under the first attempt's call key and
 // in the same epoch, so that the peer never runs the handler twice.
 func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) (out outcome, err error) {
-	ctx, leave, err := r.node.within(ctx)
-	if err != nil {
-		return out, err
-	}
-	defer leave()
 	t := &retry{remote: r, call: p, repeatable: repeatable}
 	keyed := !p.CallKey.IsZero() && r.mode() != wire.ModeOpen
 	if keyed {

@@ -1,5 +1,10 @@
 package wire
 
+import (
+	"encoding/binary"
+	"slices"
+)
+
 // A binary message begins with two octets: the protocol version and the type
 // of what follows (docs/PROTOCOL.md §3.5). JSON begins with "{" or white space,
 // so the first octet also tells the two forms apart.
@@ -42,6 +47,15 @@ func ParseHeader(b []byte) (MessageType, []byte, error) {
 // AppendRecordPacket appends one packet, already in binary form, to the body of
 // a record: field 1 of Record in owtp.proto, repeated.
 func AppendRecordPacket(b, packet []byte) []byte { return appendOctets(b, 1, packet) }
+
+// AppendMessage appends a message of type packets that holds p alone.
+func (p *Packet) AppendMessage(b []byte) []byte {
+	const prefix = 1 + binary.MaxVarintLen64
+	b = AppendHeader(slices.Grow(b, HeaderSize+prefix+p.room()), TypePackets)
+	at := len(b)
+	b = p.Append(append(b, make([]byte, prefix)...))
+	return AppendRecordPacket(b[:at], b[at+prefix:]) // moved to where its length ends
+}
 
 // ParseRecord reads the packets of a record's body: all of them or, if one is
 // wrong, none, so that half a record has no effect.

@@ -170,11 +170,14 @@ func (p *Packet) AppendUnsigned(b []byte) []byte {
 }
 
 // room is at least the length of the binary form with a signature: growing step
-// by step would copy the data several times. The constant is what all numbers
+// by step would copy the data several times. The constants are what all numbers
 // and fixed fields take and the tags and lengths of the others.
 func (p *Packet) room() int {
-	n := 256 + len(p.Method) + len(p.Data) + len(p.Format) + len(p.Trace) + len(p.SenderKey) +
-		len(p.ReplyTo) + len(p.Msg) + len(p.Handshake) + 66
+	n := 128 + len(p.Method) + len(p.Data) + len(p.Format) + len(p.Trace) + len(p.SenderKey) +
+		len(p.ReplyTo) + len(p.Msg) + len(p.Handshake)
+	if p.Mode != 0 || p.SenderKey != nil { // signed, or about to be
+		n += 128 + 66
+	}
 	for _, m := range p.Meta {
 		n += len(m.Key) + len(m.Value) + 10
 	}
