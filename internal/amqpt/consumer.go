@@ -39,7 +39,7 @@ func (e *endpoint) openConsumer(ctx context.Context) (*consumer, error) {
 	}
 	if err != nil {
 		s.close()
-		return nil, err
+		return nil, inTime(ctx, err)
 	}
 	return c, nil
 }

@@ -42,7 +42,7 @@ func (e *endpoint) openPublisher(ctx context.Context) (*publisher, error) {
 	}
 	if err != nil {
 		s.close()
-		return nil, err
+		return nil, inTime(ctx, err)
 	}
 	return p, nil
 }

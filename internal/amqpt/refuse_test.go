@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -164,6 +165,64 @@ func TestNoBroker(t *testing.T) {
 	_ = l.Close()
 	<-done
 	refused(t, cfg, nil, l.Addr().String(), "refused")
+}
+
+// TestSilentAfterLogin: a broker that lets a node in and then says nothing, as one
+// that has just crashed may, is not mistaken for a connection that was closed.
+func TestSilentAfterLogin(t *testing.T) {
+	s := servers.RabbitMQ(t)
+	cfg := place(t, s)
+	cfg.Address = "amqp://" + silentAfter(t, s.Addr, "\x00\x0a\x00\x29") // connection.open-ok
+	cfg.HandshakeTimeout = 500 * time.Millisecond
+	for _, h := range []transport.Handler{transporttest.Echo(), nil} {
+		refused(t, cfg, h, "did not answer in time", "deadline")
+		if _, err := amqpt.New().Open(t.Context(), cfg, h); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, net.ErrClosed) {
+			t.Errorf("got error %v, want that its time was up", err)
+		}
+	}
+}
+
+// silentAfter is a way to a server from which nothing comes any more after these
+// octets.
+func silentAfter(t *testing.T, target, last string) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	t.Cleanup(func() { _ = l.Close(); all.Wait() })
+	forward := func(to, from net.Conn, last string) {
+		defer to.Close()
+		defer from.Close()
+		buf := make([]byte, 64<<10)
+		for silent := false; ; {
+			n, err := from.Read(buf)
+			if err != nil {
+				return
+			}
+			if !silent {
+				_, _ = to.Write(buf[:n])
+			}
+			silent = silent || last != "" && strings.Contains(string(buf[:n]), last)
+		}
+	}
+	all.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", target)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			all.Go(func() { forward(client, server, last) })
+			all.Go(func() { forward(server, client, "") })
+		}
+	})
+	return l.Addr().String()
 }
 
 // TestOtherArguments: a queue that another configuration has made is named, with

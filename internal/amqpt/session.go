@@ -136,6 +136,15 @@ func (s *session) within(ctx context.Context) (stop func() bool) {
 	})
 }
 
+// inTime is the error of a session that could not be set up: where its time was up
+// the socket was closed for that, and all that the library says is that it was.
+func inTime(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+		return fmt.Errorf("owtp: the broker has let us in and then did not answer in time: %w (%v)", cause, err)
+	}
+	return err
+}
+
 // close ends the connection, in good manners if the broker answers soon, and
 // returns when no goroutine of the session is left.
 func (s *session) close() {
