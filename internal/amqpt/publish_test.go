@@ -181,6 +181,48 @@ func TestStrangers(t *testing.T) {
 	ask(t, x, "goes on")
 }
 
+// TestLateAnswer: an answer that comes when its caller waits no more is dropped and
+// counted, is not taken for the next one's, and brings its request back to nobody.
+func TestLateAnswer(t *testing.T) {
+	s := servers.RabbitMQ(t)
+	cfg := place(t, s)
+	proceed, next, finish := make(chan struct{}), make(chan struct{}, 1), make(chan struct{})
+	var runs atomic.Int32
+	open(t, cfg, handle(func(ctx context.Context, m transport.Message) (transport.Message, error) {
+		runs.Add(1)
+		until := proceed
+		if string(m.Data) == "next" {
+			next <- struct{}{}
+			until = finish
+		}
+		select {
+		case <-until:
+		case <-ctx.Done():
+		}
+		return transporttest.Answer(m), nil
+	}))
+	x := open(t, cfg, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if _, err := x.Exchange(ctx, message("late")); !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, transport.ErrNotSent) {
+		t.Errorf("got error %v, want that of the context, and that it may have been sent", err)
+	}
+	got := make(chan transport.Message, 1)
+	go func() { got <- ask(t, x, "next") }()
+	within(t, "the next one is handled", next)
+	close(proceed)
+	soon(t, "the late answer is counted", func() bool { return amqpt.Strays(x) == 1 })
+	close(finish)
+	if m := within(t, "the next one is answered", got); string(m.Data) != "next" {
+		t.Errorf("the answer is %q", m.Data)
+	}
+	ch := raw(t, s)
+	soon(t, "the queue is empty", func() bool { return length(t, ch, cfg.ReadQueueName) == 0 })
+	if n, dead := runs.Load(), length(t, ch, cfg.ReadQueueName+".dead"); n != 2 || dead != 0 {
+		t.Errorf("two requests were handled %d times, and %d are dead letters", n, dead)
+	}
+}
+
 // TestOddAnswers: what comes with a call's ID and is no message is an error of
 // that call.
 func TestOddAnswers(t *testing.T) {
