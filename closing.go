@@ -79,6 +79,10 @@ func (n *OWTPNode) end() {
 	}
 	n.state.close()
 	n.mu.Lock()
+	for v := range n.v1Sessions {
+		v.erase()
+	}
+	clear(n.v1Sessions)
 	n.closeOwnStore()
 	clear(n.cfg.StoreKey)
 	clear(n.cfg.PreviousStoreKey)

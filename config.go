@@ -188,6 +188,28 @@ type ConnectConfig struct {
 	// AllowedHosts, to listen on loopback: further Host names.
 	AllowedHosts []string `json:"allowedHosts,omitempty"`
 
+	// AllowV1, to listen: nodes that speak version 1 of the protocol may call
+	// too, as docs/V1.md says. EnableSignature and EnableKeyAgreement hold for
+	// them as well; what version 1 cannot protect is not protected.
+	AllowV1 bool `json:"allowV1,omitempty"`
+	// V1Cert is the identity towards version 1 peers; none means the node's
+	// own. One of its own is better: version 1 gives its key less protection.
+	V1Cert Certificate `json:"-"`
+	// AllowV1Peers are the node IDs that may call in version 1; nil means
+	// all. Who is in AllowPeers is not allowed here by that.
+	AllowV1Peers []string `json:"allowV1Peers,omitempty"`
+	// InsecureV1TrustAgreement takes a version 1 peer for proved that has
+	// sealed its request and not signed it. Nothing keeps others from changing
+	// such requests in part.
+	InsecureV1TrustAgreement bool `json:"insecureV1TrustAgreement,omitempty"`
+	// InsecureV1BareText takes sealed parameters that are no JSON, as version
+	// 1 peers send that pass a bare string: anything else that opens by chance
+	// reaches the handler as well.
+	InsecureV1BareText bool `json:"insecureV1BareText,omitempty"`
+	// InsecureV1AnyTime takes signed version 1 requests of any time, for peers
+	// without a right clock: a copy runs again after an hour, or a restart.
+	InsecureV1AnyTime bool `json:"insecureV1AnyTime,omitempty"`
+
 	// Address is that of the broker for MQ: amqps://host:port/vhost (without a
 	// scheme it is amqps), amqp://, and those of brokers whose package is
 	// imported. User and password stand in it or in the fields here. A
@@ -260,6 +282,7 @@ type spec struct {
 	suites  []*secure.Suite
 	peer    identity.ID          // to dial
 	allowed map[identity.ID]bool // to listen; nil means all
+	v1      *v1Rules             // to listen; nil unless AllowV1
 	proxies []netip.Prefix
 	path    string           // to dial
 	broker  transport.Broker // nil but for MQ
@@ -318,10 +341,15 @@ func (c ConnectConfig) check() (*spec, error) {
 func (c ConnectConfig) checkDial() (*spec, error) {
 	for name, set := range map[string]bool{
 		"AllowPeers": c.AllowPeers != nil, "Authorize": c.Authorize != nil, "TrustedProxies": c.TrustedProxies != nil,
-		"AllowedOrigins": c.AllowedOrigins != nil, "AllowedHosts": c.AllowedHosts != nil,
+		"AllowedOrigins": c.AllowedOrigins != nil, "AllowedHosts": c.AllowedHosts != nil, "AllowV1": c.AllowV1,
 	} {
 		if set {
 			return nil, fmt.Errorf("owtp: ConnectConfig.%s belongs to a listener and has no meaning for Connect", name)
+		}
+	}
+	for name, set := range c.v1Fields() {
+		if set {
+			return nil, fmt.Errorf("owtp: ConnectConfig.%s belongs to a listener with AllowV1 and has no meaning for Connect", name)
 		}
 	}
 	s, err := c.check()
@@ -372,15 +400,11 @@ func (c ConnectConfig) checkListen() (*spec, error) {
 	if c.EnableSSL && s.broker == nil && len(s.TLS.Certificates) == 0 && s.TLS.GetCertificate == nil && s.TLS.GetConfigForClient == nil {
 		return nil, fmt.Errorf("owtp: a listener with EnableSSL needs a certificate in ConnectConfig.TLS")
 	}
-	if c.AllowPeers != nil {
-		s.allowed = make(map[identity.ID]bool)
-		for _, text := range c.AllowPeers {
-			id, err := identity.ParseID(text)
-			if err != nil {
-				return nil, fmt.Errorf("owtp: ConnectConfig.AllowPeers: %w", err)
-			}
-			s.allowed[id] = true
-		}
+	if s.allowed, err = idSet("AllowPeers", c.AllowPeers); err != nil {
+		return nil, err
+	}
+	if err := s.checkV1(); err != nil {
+		return nil, err
 	}
 	for _, text := range c.TrustedProxies {
 		p, err := netip.ParsePrefix(text)
@@ -394,6 +418,22 @@ func (c ConnectConfig) checkListen() (*spec, error) {
 		s.proxies = append(s.proxies, p)
 	}
 	return s, nil
+}
+
+// idSet reads a list of node IDs; nil stays nil.
+func idSet(field string, list []string) (map[identity.ID]bool, error) {
+	if list == nil {
+		return nil, nil
+	}
+	set := make(map[identity.ID]bool)
+	for _, text := range list {
+		id, err := identity.ParseID(text)
+		if err != nil {
+			return nil, fmt.Errorf("owtp: ConnectConfig.%s: %w", field, err)
+		}
+		set[id] = true
+	}
+	return set, nil
 }
 
 func checkAddress(connectType, address, defaultHost string) (string, error) {

@@ -204,6 +204,14 @@ func TestConfigEveryConnectField(t *testing.T) {
 		"TrustedProxies":     refusedIn(true, "TrustedProxies", func(c *owtp.ConnectConfig) { c.TrustedProxies = []string{"x"} }),
 		"AllowedOrigins":     refusedIn(false, "AllowedOrigins", func(c *owtp.ConnectConfig) { c.AllowedOrigins = []string{"https://x"} }),
 		"AllowedHosts":       refusedIn(false, "AllowedHosts", func(c *owtp.ConnectConfig) { c.AllowedHosts = []string{"x"} }),
+		"AllowV1":            refusedIn(false, "AllowV1", func(c *owtp.ConnectConfig) { c.AllowV1 = true }),
+		"V1Cert":             refusedIn(true, "V1Cert", func(c *owtp.ConnectConfig) { c.V1Cert = owtp.NewRandomCertificate() }),
+		"AllowV1Peers":       refusedIn(true, "AllowV1Peers", func(c *owtp.ConnectConfig) { c.AllowV1, c.AllowV1Peers = true, []string{"x"} }),
+		"InsecureV1TrustAgreement": refusedIn(true, "InsecureV1TrustAgreement", func(c *owtp.ConnectConfig) {
+			c.AllowV1, c.EnableSignature, c.InsecureV1TrustAgreement = true, true, true
+		}),
+		"InsecureV1BareText": refusedIn(true, "InsecureV1BareText", func(c *owtp.ConnectConfig) { c.InsecureV1BareText = true }),
+		"InsecureV1AnyTime":  refusedIn(false, "InsecureV1AnyTime", func(c *owtp.ConnectConfig) { c.InsecureV1AnyTime = true }),
 		"Account":            differs("Account"),
 		"Password":           differs("Password"),
 		"Exchange":           differs("Exchange"),
@@ -246,7 +254,7 @@ func TestConfigSecretsAreNeverPrinted(t *testing.T) {
 	cert := owtp.NewRandomCertificate()
 	private, _ := cert.KeyPair()
 	storeKey, previousKey := []byte("the-store-key-is-of-32-octets-ok"), []byte("previous-key-of-32-octets-it-is.")
-	connect := owtp.ConnectConfig{Address: "user:adr3ssSecret@host:1", ConnectType: owtp.HTTP, Account: "visible", Password: "hunter2-secret"}
+	connect := owtp.ConnectConfig{Address: "user:adr3ssSecret@host:1", ConnectType: owtp.HTTP, Account: "visible", Password: "hunter2-secret", V1Cert: cert}
 	node := owtp.NodeConfig{Cert: cert, StoreKey: storeKey, PreviousStoreKey: previousKey, TimeoutSEC: 3}
 	n := startNode(t, node)
 	s := newStage(t, way{owtp.Memory, true, ""}, func(h, c *owtp.NodeConfig) { h.StoreKey, c.Cert, c.StoreKey = storeKey, cert, storeKey })

@@ -23,7 +23,7 @@ type Context struct {
 	Resp Response
 	// PID is the peer's ID: its node ID if Proved, otherwise a random one that
 	// begins with "anon:" and lives as long as its connection (on HTTP, as
-	// its request).
+	// its request). That of a peer proved by version 1 begins with "v1:".
 	PID string
 	// Method is the method's name.
 	Method string
@@ -95,9 +95,9 @@ func (c *Context) Meta(key string) string {
 func (c *Context) Trace() string { return c.req.Trace }
 
 // Evidence returns the signed request for [VerifyEvidence], or nil if it was
-// not signed.
+// not signed, or in version 1, whose signatures prove too little.
 func (c *Context) Evidence() []byte {
-	if !c.signed {
+	if !c.signed || c.req.Signature == nil {
 		return nil
 	}
 	return evidence(c.req)

@@ -139,6 +139,11 @@
 //   - TrustedProxies: whose X-Forwarded-For is believed; nobody's
 //   - AllowedOrigins: web pages that may call; none
 //   - AllowedHosts: further Host names on a loopback listener; none
+//   - AllowV1: nodes of protocol version 1 may call as well (docs/V1.md); false
+//   - V1Cert: the identity towards them; the node's own
+//   - AllowV1Peers: node IDs that may call in version 1; all
+//   - InsecureV1TrustAgreement, InsecureV1BareText, InsecureV1AnyTime: take from
+//     them what is refused otherwise; false
 //
 // For message queues:
 //

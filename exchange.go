@@ -49,6 +49,9 @@ func (f *listener) ServeExchange(ctx context.Context, from transport.Remote, m t
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(n.ctx, func() { cancel(errNodeClosed) })()
+	if m.Form == transport.Legacy {
+		return f.answerV1(ctx, in.peer, m)
+	}
 	return f.answer(ctx, in, m)
 }
 

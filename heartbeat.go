@@ -53,6 +53,7 @@ func (n *OWTPNode) sweep() {
 		n.claims.sweep(n.now())
 		n.gate.sweep()
 		n.sweepCallers()
+		n.sweepV1()
 		n.mu.Lock()
 		links := n.allLinks()
 		n.mu.Unlock()

@@ -26,6 +26,8 @@ type listener struct {
 
 	unnamed sync.Once // AllowPeers is not in force any more
 
+	v1 *v1Sessions // of version 1's exchanges; nil unless AllowV1
+
 	// For message queues.
 	remote *remote       // whose answering side this is; nil for what Listen made
 	bound  chan struct{} // closed once tl is set; nil where nobody needs to wait
@@ -50,7 +52,7 @@ func (n *OWTPNode) ListenContext(ctx context.Context, cfg ConnectConfig) error {
 	if l.tl, err = tr.Listen(ctx, tcfg, l); err != nil {
 		return fmt.Errorf("owtp: listening on %s %q: %w", cfg.ConnectType, tcfg.Address, bare{err})
 	}
-	n.named.add(l.spec.allowedIDs()...)
+	l.name()
 	close(l.bound)
 	n.mu.Lock()
 	n.listeners[l] = struct{}{}
@@ -74,7 +76,26 @@ func (n *OWTPNode) newListener(cfg ConnectConfig) (*listener, transport.Config, 
 		s.ReadQueueName = nodeQueue(n.NodeID())
 	}
 	tr := s.transport()
-	return &listener{node: n, spec: s, kind: tr.Kind()}, n.transportConfig(s), tr, nil
+	l := &listener{node: n, spec: s, kind: tr.Kind()}
+	if s.v1 != nil {
+		if s.v1.key == nil {
+			s.v1.key = n.local.Key
+		}
+		l.v1 = n.newV1Sessions(s.v1.key, false)
+	}
+	return l, n.transportConfig(s), tr, nil
+}
+
+// name makes the peers of its configuration the node's named ones.
+func (l *listener) name() {
+	n := l.node
+	n.named.add(l.spec.allowedIDs()...)
+	n.named.addText(l.spec.v1.ids()...)
+	if l.v1 != nil {
+		n.mu.Lock()
+		n.v1Sessions[l.v1] = struct{}{}
+		n.mu.Unlock()
+	}
 }
 
 func (n *OWTPNode) transportConfig(s *spec) transport.Config {
@@ -87,7 +108,7 @@ func (n *OWTPNode) transportConfig(s *spec) transport.Config {
 		AllowedOrigins: s.AllowedOrigins, AllowedHosts: s.AllowedHosts, TrustedProxies: s.proxies,
 		Account: s.Account, Password: s.Password, Exchange: s.Exchange,
 		WriteQueueName: s.WriteQueueName, ReadQueueName: s.ReadQueueName, Name: n.NodeID(),
-		MaxDeliveries: l.MaxDeliveries, MaxQueueLength: l.MaxQueueLength, MaxQueueTime: n.cfg.MaxQueueTime, Logger: n.log,
+		Legacy: s.AllowV1, MaxDeliveries: l.MaxDeliveries, MaxQueueLength: l.MaxQueueLength, MaxQueueTime: n.cfg.MaxQueueTime, Logger: n.log,
 	}
 }
 
@@ -133,7 +154,7 @@ func (n *OWTPNode) face(cfg ConnectConfig, connectType string, build func(transp
 	if err != nil {
 		return nil, err
 	}
-	n.named.add(l.spec.allowedIDs()...)
+	l.name()
 	n.mu.Lock()
 	n.startSweeping()
 	n.mu.Unlock()
@@ -174,9 +195,15 @@ func (n *OWTPNode) ListenerAddr(connectType string) string {
 }
 
 func (l *listener) close() {
-	l.unnamed.Do(func() { l.node.named.remove(l.spec.allowedIDs()...) })
+	l.unnamed.Do(func() {
+		l.node.named.remove(l.spec.allowedIDs()...)
+		l.node.named.removeText(l.spec.v1.ids()...)
+	})
 	if l.tl != nil {
 		l.tl.Close()
+	}
+	if l.v1 != nil {
+		l.node.forgetV1(l.v1)
 	}
 }
 

@@ -49,6 +49,23 @@ func (s *named) addLocked(id identity.ID) {
 	}
 }
 
+// addText is add for IDs that are no node IDs: those of version 1 peers.
+func (s *named) addText(ids ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		s.of[id]++
+	}
+}
+
+func (s *named) removeText(ids ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		s.takeLocked(id)
+	}
+}
+
 func (s *named) remove(ids ...identity.ID) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -58,10 +75,13 @@ func (s *named) remove(ids ...identity.ID) {
 }
 
 func (s *named) removeLocked(id identity.ID) {
-	if id.IsZero() {
-		return
+	if !id.IsZero() {
+		s.takeLocked(id.String())
 	}
-	if name := id.String(); s.of[name] > 1 {
+}
+
+func (s *named) takeLocked(name string) {
+	if s.of[name] > 1 {
 		s.of[name]--
 	} else {
 		delete(s.of, name)

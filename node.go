@@ -64,6 +64,11 @@ type OWTPNode struct {
 	callers   map[string]*caller     // over message queues, by peer ID
 	handlers  peerHandlers
 	sweeping  bool
+
+	v1Sessions  map[*v1Sessions]struct{} // of listeners and faces
+	v1Epoch     v1Epoch
+	v1Told      v1Told
+	v1Ephemeral func() io.Reader // in tests: what version 1's responder ephemerals are read from
 }
 
 var errNodeClosed = fmt.Errorf("owtp: the node is closed: %w", net.ErrClosed)
@@ -94,6 +99,7 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 		gate:      newGate(cfg.Limits, names),
 		listeners: make(map[*listener]struct{}), remotes: make(map[string]*remote),
 		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry), leaving: make(map[string]*peerEntry), links: make(map[*link]struct{}), callers: make(map[string]*caller),
+		v1Sessions: make(map[*v1Sessions]struct{}),
 	}
 	n.router.fold()
 	if n.peerstore == nil {

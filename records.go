@@ -58,6 +58,7 @@ type claim struct {
 	known   atomic.Int32            // attempts in the record that came by this process
 
 	redelivered bool // the broker has delivered the packet before, perhaps
+	once        bool // nobody can ask for the answer again
 
 	mu sync.Mutex // orders changes of the record in the store
 }

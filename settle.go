@@ -64,7 +64,7 @@ func (n *OWTPNode) outcome(c *claim, resp *wire.Packet) finish {
 	kept := wire.Packet{Kind: wire.Response, Status: resp.Status, Msg: resp.Msg, Data: resp.Data, Format: resp.Format}
 	// The parser wants a response's nonce; each attempt gets its own.
 	reply := kept.Append(nil)
-	if !n.claims.keep(slot{c.slot.peerID, c.slot.named, c.end()}, len(reply), n.now()) {
+	if c.once || !n.claims.keep(slot{c.slot.peerID, c.slot.named, c.end()}, len(reply), n.now()) {
 		reply = nil
 	}
 	done := func(ctx context.Context, c *claim) error {

@@ -20,14 +20,16 @@ import (
 // that begin with "n/" and the node's ID, where no session manager reaches, and
 // is sealed at rest for its place (PROTOCOL §7).
 type state struct {
-	store  session.Provider // every operation of it is bounded
-	shared bool             // other replicas may read and write the same
-	owned  bool             // closed with the node
-	vault  *secure.Vault
-	rand   io.Reader
-	now    func() time.Time
-	own    identity.ID
-	base   string // prefix of all keys
+	store   session.Provider // every operation of it is bounded
+	shared  bool             // other replicas may read and write the same
+	forgets bool             // what is in it does not outlive the process
+	born    time.Time
+	owned   bool // closed with the node
+	vault   *secure.Vault
+	rand    io.Reader
+	now     func() time.Time
+	own     identity.ID
+	base    string // prefix of all keys
 
 	named       *named
 	maxSessions int // of one peer
@@ -101,7 +103,8 @@ func newState(cfg *NodeConfig, names *named, rand io.Reader, now func() time.Tim
 		}
 		return nil, fmt.Errorf("owtp: store %q may evict records and cannot keep a node's state: a forgotten call record would let a call run twice. It can be a Peerstore; as Store: %s", t.Name, why)
 	}
-	st.shared = st.store.Traits().Shared
+	st.shared, st.born = st.store.Traits().Shared, now()
+	st.forgets = !st.shared && !st.store.Traits().Durable
 	st.epochs.stale = setBackWhileClosed(st.store.Traits(), now())
 	st.store = session.Bounded(st.store, cfg.Limits.StoreTimeout)
 	return st, nil

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/emmansun/gmsm/sm3"
 	"github.com/mr-tron/base58"
@@ -131,3 +133,26 @@ func Digest(p *Packet) (d wire.Digest, err error) {
 	text, err := p.signedText()
 	return sm3.Sum(text), err
 }
+
+// Once names a request that is sealed and not signed, for the same record: the
+// session and the nonce that its key is made of, which its sender uses once. The
+// method and the time are left out, since anybody can change them. It reports
+// false for the packets of old senders, whose keys are made of nothing: of two
+// that are the same, one may be a copy or not.
+func Once(p *Packet) (d wire.Digest, ok bool) {
+	text := append([]byte(p.Keys.InitiatorCheck+"\x00"), nonceKey(p.Nonce)...)
+	return sm3.Sum(text), p.Version == 1
+}
+
+// Complaint is what version 1's nodes answer to a key that they cannot read.
+func Complaint(key string) string {
+	for _, r := range key {
+		if r >= utf8.RuneSelf || !strings.ContainsRune(alphabet, r) {
+			return fmt.Sprintf("Invalid base58 digit (%q)", r)
+		}
+	}
+	return "header a is not a public key"
+}
+
+// alphabet is that of base58.
+const alphabet = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"

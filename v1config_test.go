@@ -1,0 +1,54 @@
+package owtp_test
+
+import (
+	"testing"
+
+	"github.com/owtp-go/owtp"
+)
+
+// What a listener may be told of version 1, and in which words it refuses.
+func TestV1Configurations(t *testing.T) {
+	t.Parallel()
+	n := randomNode(t)
+	for want, set := range map[string]func(*owtp.ConnectConfig){
+		"V1Cert has no meaning without AllowV1":                   func(c *owtp.ConnectConfig) { c.V1Cert = owtp.NewRandomCertificate() },
+		"AllowV1Peers has no meaning without AllowV1":             func(c *owtp.ConnectConfig) { c.AllowV1Peers = []string{} },
+		"InsecureV1TrustAgreement has no meaning without AllowV1": func(c *owtp.ConnectConfig) { c.InsecureV1TrustAgreement = true },
+		"InsecureV1BareText has no meaning without AllowV1":       func(c *owtp.ConnectConfig) { c.InsecureV1BareText = true },
+		"InsecureV1AnyTime has no meaning without AllowV1":        func(c *owtp.ConnectConfig) { c.InsecureV1AnyTime = true },
+		`version 1 does not exist for "mem"`: func(c *owtp.ConnectConfig) {
+			c.AllowV1, c.ConnectType, c.Address = true, owtp.Memory, "x"
+		},
+		"needs AllowV1Peers": func(c *owtp.ConnectConfig) { c.AllowV1, c.AllowPeers = true, []string{n.NodeID()} },
+		"contradicts": func(c *owtp.ConnectConfig) {
+			c.AllowV1, c.EnableSignature, c.InsecureV1TrustAgreement = true, true, true
+		},
+		"ConnectConfig.AllowV": func(c *owtp.ConnectConfig) { c.AllowV1, c.AllowV1Peers = true, []string{"v1:" + n.NodeID()} },
+	} {
+		cfg := owtp.ConnectConfig{Address: "127.0.0.1:0", ConnectType: owtp.HTTP}
+		set(&cfg)
+		wantErr(t, n.Listen(cfg), want)
+	}
+	for _, name := range []string{"AllowV1", "V1Cert", "AllowV1Peers", "InsecureV1TrustAgreement", "InsecureV1BareText", "InsecureV1AnyTime"} {
+		cfg := owtp.ConnectConfig{Address: "127.0.0.1:1", ConnectType: owtp.HTTP}
+		switch name {
+		case "AllowV1":
+			cfg.AllowV1 = true
+		case "V1Cert":
+			cfg.V1Cert = owtp.NewRandomCertificate()
+		case "AllowV1Peers":
+			cfg.AllowV1Peers = []string{}
+		case "InsecureV1TrustAgreement":
+			cfg.InsecureV1TrustAgreement = true
+		case "InsecureV1BareText":
+			cfg.InsecureV1BareText = true
+		case "InsecureV1AnyTime":
+			cfg.InsecureV1AnyTime = true
+		}
+		wantErr(t, n.Connect("x", cfg), name, "listener")
+	}
+	must(t, n.Listen(owtp.ConnectConfig{
+		Address: "127.0.0.1:0", ConnectType: owtp.HTTP, EnableSignature: true, AllowPeers: []string{n.NodeID()},
+		AllowV1: true, AllowV1Peers: []string{owtp.NewRandomCertificate().ID()}, V1Cert: owtp.NewRandomCertificate(), InsecureV1AnyTime: true, InsecureV1BareText: true,
+	}))
+}
