@@ -2,9 +2,7 @@ package owtp
 
 import (
 	"crypto/tls"
-	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -222,43 +220,6 @@ type ConnectConfig struct {
 	Exchange       string `json:"exchange,omitempty"`
 	WriteQueueName string `json:"writeQueueName,omitempty"`
 	ReadQueueName  string `json:"readQueueName,omitempty"`
-}
-
-// redactedConfig has ConnectConfig's fields and none of its methods.
-type redactedConfig ConnectConfig
-
-func (c ConnectConfig) redacted() redactedConfig {
-	if c.Password != "" {
-		c.Password = "[redacted]"
-	}
-	if i := strings.LastIndexByte(c.Address, '@'); i >= 0 {
-		c.Address = "[redacted]" + c.Address[i:]
-	}
-	return redactedConfig(c)
-}
-
-// Format prints the configuration without its password, whatever the verb.
-func (c ConnectConfig) Format(f fmt.State, _ rune) {
-	r := reflect.ValueOf(c.redacted())
-	io.WriteString(f, "{")
-	space := ""
-	for i := range r.NumField() {
-		if v := r.Field(i); !v.IsZero() && v.Kind() != reflect.Func && v.Kind() != reflect.Pointer {
-			fmt.Fprintf(f, "%s%s:%v", space, r.Type().Field(i).Name, v.Interface())
-			space = " "
-		}
-	}
-	io.WriteString(f, "}")
-}
-
-// LogValue logs the configuration without its password.
-func (c ConnectConfig) LogValue() slog.Value { return slog.StringValue(fmt.Sprint(c)) }
-
-// MarshalJSON leaves the password out.
-func (c ConnectConfig) MarshalJSON() ([]byte, error) {
-	r := c.redacted()
-	r.Password = ""
-	return json.Marshal(r)
 }
 
 // mode returns the mode that the two flags ask for.
