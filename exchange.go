@@ -341,9 +341,7 @@ func (f *listener) execute(ctx context.Context, in *inbound) (transport.Message,
 			resp, _ = n.runClaimed(ctx, in.peer, p, in.mode.Signed(), c)
 			return resp
 		}
-		ctx, cancel := n.handlerContext(ctx, p)
-		defer cancel()
-		resp, _, _ = n.run(ctx, in.peer, p, false)
+		resp, _, _ = n.run(n.handlerContext(ctx, p), in.peer, p, false)
 		return resp
 	}
 	if p.Kind != wire.OneWay {

@@ -49,9 +49,9 @@ type link struct {
 
 	mu      sync.Mutex
 	calls   map[wire.Nonce]*pending
-	running map[wire.Nonce]context.CancelFunc // the peer's requests
-	retired bool                              // no call begins any more
-	err     error                             // why it ended
+	running map[wire.Nonce]*handlerContext // the peer's requests
+	retired bool                           // no call begins any more
+	err     error                          // why it ended
 
 	born     time.Time
 	renewals int           // going-aways for renewal that came from the accepting side; the reader's
@@ -63,7 +63,7 @@ func (n *OWTPNode) newLink(conn transport.Conn, kind transport.Kind) *link {
 	l := &link{
 		node: n, conn: conn, form: transport.Binary,
 		born: time.Now(), drained: make(chan struct{}),
-		calls: make(map[wire.Nonce]*pending), running: make(map[wire.Nonce]context.CancelFunc),
+		calls: make(map[wire.Nonce]*pending), running: make(map[wire.Nonce]*handlerContext),
 		peer: &Peer{kind: kind, local: conn.LocalAddr(), remote: conn.RemoteAddr()},
 	}
 	l.peer.link = l
@@ -172,13 +172,13 @@ func (l *link) dispatch(p *wire.Packet) error {
 		return l.request(p)
 	case wire.Cancel:
 		l.mu.Lock()
-		cancel := l.running[p.Nonce]
+		ctx := l.running[p.Nonce]
 		l.mu.Unlock()
 		if !p.CallKey.IsZero() && l.peer.key != nil {
 			l.node.cancelCall(l.peer.id, p)
 		}
-		if cancel != nil {
-			cancel()
+		if ctx != nil {
+			ctx.endFor(errCancelled)
 		}
 	case wire.Heartbeat:
 		if p.Reason == wire.ReasonPong {
@@ -225,21 +225,19 @@ func (l *link) request(p *wire.Packet) error {
 	case !n.running.take(l.peer.id, len(p.Data)):
 		return l.refuse(p, refuseMany)
 	}
-	ctx, cancel := n.handlerContext(l.ctx, p)
+	ctx := n.handlerContext(l.ctx, p)
 	l.mu.Lock()
 	_, twice := l.running[p.Nonce]
 	if !twice {
-		l.running[p.Nonce] = cancel
+		l.running[p.Nonce] = ctx
 	}
 	l.mu.Unlock()
 	if twice {
-		cancel()
 		n.running.give(l.peer.id, len(p.Data))
 		return l.refuse(p, refuse(ErrReplayAttack, wire.ReasonCopy, "a request with this nonce is running"))
 	}
 	l.active.begin()
-	if !n.spawn(func() { l.handle(ctx, cancel, p) }) {
-		cancel()
+	if !n.spawn(func() { l.handle(ctx, p) }) {
 		n.running.give(l.peer.id, len(p.Data))
 		l.active.end()
 		return errNodeClosed
@@ -273,10 +271,10 @@ func (l *link) refuse(p *wire.Packet, r *refusal) error {
 	return nil
 }
 
-func (l *link) handle(ctx context.Context, cancel context.CancelFunc, p *wire.Packet) {
+func (l *link) handle(ctx *handlerContext, p *wire.Packet) {
 	n := l.node
 	defer func() {
-		cancel()
+		ctx.end()
 		l.mu.Lock()
 		delete(l.running, p.Nonce)
 		l.mu.Unlock()
@@ -293,7 +291,7 @@ func (l *link) handle(ctx context.Context, cancel context.CancelFunc, p *wire.Pa
 }
 
 // serve checks what the reader had no time for and runs the handler.
-func (l *link) serve(ctx context.Context, p *wire.Packet) (resp *wire.Packet, closeAfter bool) {
+func (l *link) serve(ctx *handlerContext, p *wire.Packet) (resp *wire.Packet, closeAfter bool) {
 	n := l.node
 	if l.mode.Signed() {
 		if !n.checkSigned(p, l.peer, l.mode) || p.Epoch != l.ownEpoch {

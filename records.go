@@ -52,10 +52,10 @@ type claim struct {
 	record  wire.CallRecord
 	version uint64
 	expires time.Time
-	done    chan struct{}           // closed when the record says the outcome, or never will
-	cancel  context.CancelCauseFunc // of the handler
-	waiting atomic.Int32            // further attempts that wait for it here
-	known   atomic.Int32            // attempts in the record that came by this process
+	done    chan struct{}   // closed when the record says the outcome, or never will
+	context *handlerContext // of the handler
+	waiting atomic.Int32    // further attempts that wait for it here
+	known   atomic.Int32    // attempts in the record that came by this process
 
 	redelivered bool // the broker has delivered the packet before, perhaps
 	once        bool // nobody can ask for the answer again
@@ -338,31 +338,6 @@ func (n *OWTPNode) waitFor(ctx context.Context, key string, pause time.Duration)
 	return nil
 }
 
-// outlive gives a recorded call's handler a context that a broken exchange does
-// not end at once: the next attempt wants its answer. ctx ends with the node, too.
-func (n *OWTPNode) outlive(ctx context.Context, c *claim) (handler context.Context, stop func()) {
-	handler, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
-	gone := context.AfterFunc(ctx, func() {
-		t := time.NewTimer(orphanPatience)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-c.done:
-			return
-		case <-n.ctx.Done():
-			c.cancel(errNodeClosed)
-			return
-		}
-		if c.waiting.Load() == 0 && !n.wantedElsewhere(c) {
-			c.cancel(context.Cause(ctx))
-		}
-	})
-	return handler, func() {
-		gone()
-		c.cancel(nil)
-	}
-}
-
 var errCancelled = fmt.Errorf("the caller cancelled: %w", context.Canceled)
 
 // cancelCall ends the context of a recorded call's handler, if this process
@@ -372,7 +347,7 @@ func (n *OWTPNode) cancelCall(peerID string, p *wire.Packet) {
 	n.claims.mu.Lock()
 	c := n.claims.running[n.state.calls.key(peerID, p)]
 	n.claims.mu.Unlock()
-	if c != nil && c.cancel != nil {
-		c.cancel(errCancelled)
+	if c != nil {
+		c.context.endFor(errCancelled)
 	}
 }

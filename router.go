@@ -1,7 +1,6 @@
 package owtp
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -166,10 +165,4 @@ func guard(ctx *Context, run HandlerFunc) {
 		}
 	}()
 	run(ctx)
-}
-
-// handlerContext is the context of a handler: it ends with the peer, with the
-// caller's patience and with the node.
-func (n *OWTPNode) handlerContext(parent context.Context, p *wire.Packet) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(parent, n.remaining(p))
 }

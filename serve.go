@@ -48,14 +48,14 @@ func (r *refusal) response(p *wire.Packet) *wire.Packet {
 
 // run takes a verified request through prepare, middleware, handler and finish.
 // It returns the response, which is not proved yet, whether the handler asked
-// for its connection to be closed, and whether anything ran at all. ctx is a
-// handlerContext.
-func (n *OWTPNode) run(ctx context.Context, peer *Peer, p *wire.Packet, signed bool) (resp *wire.Packet, closeAfter, ran bool) {
+// for its connection to be closed, and whether anything ran at all. It ends ctx.
+func (n *OWTPNode) run(ctx *handlerContext, peer *Peer, p *wire.Packet, signed bool) (resp *wire.Packet, closeAfter, ran bool) {
 	c := &Context{
 		PID: peer.id, Method: p.Method, RemoteAddress: peer.remote, Peer: peer,
 		node: n, ctx: ctx, req: p, signed: signed,
 	}
 	n.router.serve(c)
+	ctx.end()
 	resp = n.encodeResponse(p, &c.Resp)
 	if c.missing {
 		resp.Reason = wire.ReasonNotRun
@@ -106,13 +106,10 @@ func (n *OWTPNode) epochStands(ctx context.Context, epoch wire.Nonce) *refusal {
 // runClaimed is run for the first packet under a call key; further attempts get
 // its answer.
 func (n *OWTPNode) runClaimed(ctx context.Context, peer *Peer, p *wire.Packet, signed bool, c *claim) (resp *wire.Packet, closeAfter bool) {
-	handler, stop := n.outlive(ctx, c)
+	c.context = n.claimedContext(ctx, peer.kind, p, c)
 	n.hold(c)
-	handler, cancel := n.handlerContext(handler, p)
-	resp, closeAfter, ran := n.run(handler, peer, p, signed)
-	cancel()
+	resp, closeAfter, ran := n.run(c.context, peer, p, signed)
 	n.settle(c, resp, ran)
-	stop()
 	return resp, closeAfter
 }
 
