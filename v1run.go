@@ -25,9 +25,7 @@ func (q *v1Request) execute(ctx context.Context) (resp *wire.Packet, closeAfter 
 			return r.response(w), false
 		}
 		defer q.leave()
-		ctx, cancel := n.handlerContext(ctx, w)
-		defer cancel()
-		resp, closeAfter, _ = n.run(ctx, &q.peer, w, q.signed)
+		resp, closeAfter, _ = n.run(n.handlerContext(ctx, w), &q.peer, w, q.signed)
 		return v1Texts(resp), closeAfter
 	}
 	c, answer := n.claimed(ctx, recorded.peerID, recorded.p, recorded.epoch, q.in.redelivered, q.admit)
