@@ -21,6 +21,10 @@ func (f *listener) ServeConn(ctx context.Context, conn transport.Conn) {
 		return
 	}
 	defer n.tasks.end()
+	if announced, is := f.version1(conn); is {
+		f.serveV1Conn(ctx, conn, announced)
+		return
+	}
 	l := n.newLink(conn, f.kind)
 	l.face, l.peer.config = f, &f.spec.ConnectConfig
 	// The listener's end is the link's too.

@@ -336,6 +336,9 @@ func (n *OWTPNode) ClosePeer(pid string) {
 	if e := n.peers[id]; e != nil {
 		links = append(links, e.links...)
 	}
+	if l := n.v1Links[id]; l != nil {
+		links = append(links, l)
+	}
 	n.mu.Unlock()
 	n.forgetCaller(id)
 	for _, r := range closing {

@@ -66,6 +66,7 @@ type OWTPNode struct {
 	sweeping  bool
 
 	v1Sessions  map[*v1Sessions]struct{} // of listeners and faces
+	v1Links     map[string]*link         // accepted, by the ID that their peer has proved
 	v1Epoch     v1Epoch
 	v1Told      v1Told
 	v1Ephemeral func() io.Reader // in tests: what version 1's responder ephemerals are read from
@@ -99,7 +100,7 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 		gate:      newGate(cfg.Limits, names),
 		listeners: make(map[*listener]struct{}), remotes: make(map[string]*remote),
 		byID: make(map[identity.ID]string), peers: make(map[string]*peerEntry), leaving: make(map[string]*peerEntry), links: make(map[*link]struct{}), callers: make(map[string]*caller),
-		v1Sessions: make(map[*v1Sessions]struct{}),
+		v1Sessions: make(map[*v1Sessions]struct{}), v1Links: make(map[string]*link),
 	}
 	n.router.fold()
 	if n.peerstore == nil {

@@ -121,6 +121,7 @@ func (n *OWTPNode) unregister(l *link) {
 	if e == nil {
 		return
 	}
+	n.v1Forget(l)
 	if i := slices.Index(e.links, l); i >= 0 {
 		e.links = slices.Delete(e.links, i, i+1)
 	}
@@ -235,6 +236,8 @@ func (n *OWTPNode) linkOf(pid string) *link {
 	var l *link
 	if e != nil {
 		l = e.newest()
+	} else {
+		l = n.v1Links[pid]
 	}
 	n.mu.Unlock()
 	if r != nil {

@@ -17,6 +17,8 @@ type v1Link struct {
 	caller v1Caller
 	serve  v1Server
 
+	known string // the ID that the peer of an accepted connection has proved; guarded by the node's lock
+
 	pinged  atomic.Int64 // Unix nanoseconds of the last sign of life that was asked for and came
 	pinging atomic.Bool
 }

@@ -119,9 +119,9 @@ func (h *v1Host) inside(request, response string) string {
 	if p.Keys.ResponderCheck == "" {
 		return "plain " + string(p.Data)
 	}
-	s, err := legacy.Respond(bytes.NewReader(h.node.local.Key.Bytes()), h.node.local.Key, q.Keys)
-	if err != nil || !s.IsResponse(p.Keys) {
-		h.t.Fatal("not the session of the request", err)
+	s := h.sessionOf(q.Keys)
+	if !s.IsResponse(p.Keys) {
+		h.t.Fatal("not the session of the request")
 	}
 	sealed, err := p.Text()
 	if err != nil {
@@ -132,6 +132,16 @@ func (h *v1Host) inside(request, response string) string {
 		h.t.Fatal(err)
 	}
 	return "sealed " + string(text)
+}
+
+// sessionOf is the session that a recorded request belongs to.
+func (h *v1Host) sessionOf(k legacy.Keys) *legacy.Session {
+	h.t.Helper()
+	s, err := legacy.Respond(bytes.NewReader(h.node.local.Key.Bytes()), h.node.local.Key, k)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return s
 }
 
 func TestV1RecordedHTTP(t *testing.T) {

@@ -37,6 +37,9 @@ func (q *v1Request) execute(ctx context.Context) (resp *wire.Packet, closeAfter 
 	}
 	defer q.leave()
 	c.once = true
+	if q.peer.link != nil && q.peer.key != nil && q.request != nil {
+		n.v1Known(q.peer.link, q.peer.id)
+	}
 	resp, closeAfter = n.runClaimed(ctx, &q.peer, w, q.signed, c)
 	return v1Texts(resp), closeAfter
 }

@@ -50,6 +50,7 @@ var (
 	v1Plain     = refuse(ErrSecretKeyInvalid, 0, "key agreement required")
 	v1NoKey     = refuse(ErrKeyAgreementFailed, 0, "key agreement failed")
 	v1NotOpened = refuse(ErrKeyAgreementFailed, 0, "Decrypt data error")
+	v1OwnNumber = refuse(ErrReplayAttack, 0, "this nonce is the other side's")
 	v1Garbled   = refuse(ErrBadRequest, 0, "the parameters are not acceptable JSON")
 )
 
@@ -236,6 +237,9 @@ func (q *v1Request) agree(ctx context.Context) *refusal {
 			return v1Plain
 		}
 		return nil
+	}
+	if q.peer.link != nil && v1OwnNonce(q.p.Nonce) {
+		return v1OwnNumber
 	}
 	var err error
 	if s := q.in.sessions.known(q.p.Keys); s != nil {

@@ -29,6 +29,7 @@ type v1Sessions struct {
 	secret v1Secret
 	before v1Secret
 	kept   *v1Session // of a connection: the last one that a request has opened
+	offers bool       // an agreement was answered, and no request has used it yet
 	closed bool
 
 	// ephemeral, in tests, is what the responder's ephemeral is read from.
@@ -92,6 +93,9 @@ func (v *v1Sessions) of(k legacy.Keys) (request, response *v1Session, err error)
 	case err != nil:
 		return nil, nil, err
 	case k.InitiatorCheck == "":
+		v.mu.Lock()
+		v.offers = true
+		v.mu.Unlock()
 		return nil, response, nil
 	case response.s.IsRequest(k):
 		return response, response, nil
@@ -202,7 +206,14 @@ func (v *v1Sessions) keep(s *v1Session) {
 	}
 	v.drop(v.kept)
 	s.refs++
-	v.kept = s
+	v.kept, v.offers = s, false
+}
+
+// begun reports whether the peer has a key that it has not used yet.
+func (v *v1Sessions) begun() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.offers
 }
 
 // current returns the session of a connection, or nil. It is given back with
