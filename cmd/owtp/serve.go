@@ -28,6 +28,7 @@ type serveOptions struct {
 	keys            keyFlags
 	http, ws        string
 	queues          servedQueues
+	v1              servedV1
 	sign, encrypt   bool
 	tlsCert, tlsKey string
 	json, verbose   bool
@@ -49,12 +50,16 @@ runs may finish, for a few seconds. --sign and --encrypt are demands: calls that
 are not signed or not sealed are refused.
 
 --mq takes requests from a queue of a broker: owtp.node.ID, or the one after #
-in the address. Several processes with one key share the work of one queue.`,
+in the address. Several processes with one key share the work of one queue.
+
+--allow-v1 serves nodes of protocol version 1 as well. --sign and --encrypt are
+demands on them too; without --sign they are whoever they say.`,
 		Example: `  owtp serve
   owtp serve --key server.pem --sign --encrypt
   owtp serve --http 127.0.0.1:0 --ws "" --json      # any free port, HTTP only
   owtp serve --http :443 --ws :444 --tls-cert cert.pem --tls-key key.pem --key server.pem --sign
   owtp serve --http "" --ws "" --mq nats://node@127.0.0.1:4222 --password-file mq.secret --encrypt
+  owtp serve --key server.pem --sign --allow-v1 --v1-cert-file face.pem
   owtp serve --mq amqps://wallet@mq.example/prod#orders --password-file mq.secret --key server.pem --sign`,
 		Args: arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), c, o) },
@@ -64,6 +69,7 @@ in the address. Several processes with one key share the work of one queue.`,
 	f.StringVar(&o.http, "http", defaultHTTP, `where to listen for HTTP, as host:port; "" for nowhere`)
 	f.StringVar(&o.ws, "ws", defaultWebSocket, `where to listen for WebSocket, as host:port; "" for nowhere`)
 	o.queues.register(cmd)
+	o.v1.register(cmd)
 	f.BoolVar(&o.sign, "sign", false, "refuse calls that are not signed")
 	f.BoolVar(&o.encrypt, "encrypt", false, "refuse calls that are not sealed")
 	f.StringVar(&o.tlsCert, "tls-cert", "", "TLS certificate (PEM); makes it https and wss")
@@ -76,6 +82,9 @@ in the address. Several processes with one key share the work of one queue.`,
 func serve(ctx context.Context, c *console, o serveOptions) error {
 	configs, err := o.listeners()
 	if err != nil {
+		return err
+	}
+	if err := o.v1.apply(ctx, c, configs); err != nil {
 		return err
 	}
 	queues, err := o.queues.configs(ctx, c)
