@@ -166,6 +166,47 @@ func TestServerRestarts(t *testing.T) {
 	})
 }
 
+// TestKilledServerKeeps: what a stream has taken is handled after a crash of its
+// server, marked, since nobody can know what became of it before.
+func TestKilledServerKeeps(t *testing.T) {
+	machines(t, func(t *testing.T, m machine, p place) {
+		p.url += "?durable=true"
+		cfg := p.config()
+		prepare(t, cfg)
+		x := dial(t, cfg)
+		const kept = 20
+		for i := range kept {
+			m := message(fmt.Sprint("kept ", i))
+			m.OneWay = true
+			if _, err := send(t, x, m); err != nil {
+				t.Fatal(err)
+			}
+		}
+		m.Kill(t)
+		m.Start(t)
+		got := make(chan string, 2*kept)
+		listen(t, cfg, func(_ context.Context, _ transport.Remote, m transport.Message) (transport.Message, error) {
+			if !m.Redelivered {
+				t.Errorf("%q is not marked", m.Data)
+			}
+			got <- string(m.Data)
+			return transport.Message{}, nil
+		})
+		seen := make(map[string]bool)
+		for range kept {
+			select {
+			case text := <-got:
+				seen[text] = true
+			case <-time.After(patience):
+				t.Fatalf("only %d of %d were handled", len(seen), kept)
+			}
+		}
+		if len(seen) != kept {
+			t.Errorf("%d of %d were handled, some of them twice", len(seen), kept)
+		}
+	})
+}
+
 // TestConnectionCut cuts the listener's connection, and the caller's, under load.
 func TestConnectionCut(t *testing.T) {
 	p := installed(t)

@@ -11,7 +11,17 @@ import (
 // to it by its node ID.
 func nodes(t testing.TB, p place, options string, mode owtp.ConnectConfig) (host, client *owtp.OWTPNode) {
 	t.Helper()
-	host, client = owtp.RandomOWTPNode(), owtp.RandomOWTPNode()
+	return nodesOver(t, p, options, owtp.NodeConfig{Cert: owtp.NewRandomCertificate()}, mode)
+}
+
+// nodesOver are such nodes with a host of this configuration.
+func nodesOver(t testing.TB, p place, options string, cfg owtp.NodeConfig, mode owtp.ConnectConfig) (host, client *owtp.OWTPNode) {
+	t.Helper()
+	host, err := owtp.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client = owtp.RandomOWTPNode()
 	t.Cleanup(func() { client.Close(); host.Close() })
 	host.HandleFunc("echo", func(ctx *owtp.Context) { ctx.Response(json.RawMessage(ctx.Data()), owtp.StatusSuccess, "success") })
 	mode.ConnectType, mode.Address, mode.Account, mode.Password = owtp.MQ, p.url+options, p.account, p.password

@@ -194,6 +194,17 @@ func (s *Server) Start(t testing.TB) {
 	s.do(t, "start", func() error { return s.launch(true) })
 }
 
+// Signal sends a signal to the program alone, of a server that the test has started.
+func (s *Server) Signal(t testing.TB, sig syscall.Signal) {
+	t.Helper()
+	if s.Dir == "" {
+		t.Fatalf("this test sends signals to %s, which %s names but does not start: %s", s.kind.name, s.kind.env, s.kind.advice())
+	}
+	if err := signal(s.process.cmd.Process.Pid, sig); err != nil {
+		t.Fatalf("%s: %v", s.kind.name, err)
+	}
+}
+
 func (s *Server) do(t testing.TB, verb string, own func() error) {
 	t.Helper()
 	var err error
