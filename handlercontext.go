@@ -71,6 +71,11 @@ func (h *handlerContext) Value(key any) any {
 	return h.standard().Value(key)
 }
 
+// Format prints the deadline: what the fields lead to is not for printing.
+func (h *handlerContext) Format(f fmt.State, _ rune) {
+	fmt.Fprintf(f, "owtp.Context(deadline %s)", h.deadline.Format(time.RFC3339Nano))
+}
+
 // standard returns the context of the standard library's.
 func (h *handlerContext) standard() context.Context {
 	h.mu.Lock()

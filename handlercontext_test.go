@@ -118,7 +118,7 @@ func TestHandlerContextNeedsNothing(t *testing.T) {
 
 // contextNode is as much of a node as a context needs.
 func contextNode(t *testing.T) *OWTPNode {
-	n := &OWTPNode{state: new(state), log: slog.New(slog.DiscardHandler)}
+	n := &OWTPNode{cfg: new(NodeConfig), state: new(state), log: slog.New(slog.DiscardHandler)}
 	n.ctx, n.cancel = context.WithCancelCause(context.Background())
 	t.Cleanup(func() { n.cancel(errNodeClosed) })
 	return n

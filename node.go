@@ -24,8 +24,8 @@ import (
 // An OWTPNode is one end of the protocol: it listens, dials, handles and calls.
 // All its methods are safe for concurrent use.
 type OWTPNode struct {
-	err    error // of the configuration; then every method returns it
-	cfg    NodeConfig
+	err    error        // of the configuration; then every method returns it
+	cfg    *NodeConfig  // a pointer, at which fmt stops: a program may print what holds the node
 	log    *slog.Logger // bounded: what others cause must not fill a disk
 	told   *slog.Logger // whole: what the program alone causes and must be told
 	state  *state
@@ -87,7 +87,7 @@ func New(cfg NodeConfig) (*OWTPNode, error) {
 func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, error) {
 	names := newNamed()
 	n := &OWTPNode{
-		cfg: cfg, log: slog.New(loglimit.New(cfg.Logger.Handler())).With("node", cfg.Cert.ID()), told: cfg.Logger.With("node", cfg.Cert.ID()), now: now,
+		cfg: &cfg, log: slog.New(loglimit.New(cfg.Logger.Handler())).With("node", cfg.Cert.ID()), told: cfg.Logger.With("node", cfg.Cert.ID()), now: now,
 		local:     secure.Local{Key: cfg.Cert.key, Rand: rand},
 		peerstore: cfg.Peerstore,
 		running:   newQuota(cfg.Limits.MaxRequestsPerPeer, cfg.Limits.MaxRequests, cfg.Limits.MaxReceiving, names),
@@ -112,7 +112,7 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 	}
 	err := n.giveKeys(n.peerstore)
 	if err == nil {
-		n.state, err = newState(&n.cfg, names, rand, now)
+		n.state, err = newState(n.cfg, names, rand, now)
 	}
 	if err != nil {
 		n.closeOwnStore()
@@ -127,10 +127,12 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 func NewNode(cfg NodeConfig) *OWTPNode {
 	n, err := New(cfg)
 	if err != nil {
-		return &OWTPNode{err: err}
+		return brokenNode(err)
 	}
 	return n
 }
+
+func brokenNode(err error) *OWTPNode { return &OWTPNode{err: err, cfg: new(NodeConfig)} }
 
 // NewOWTPNode returns a node with an identity and defaults. The sizes are those
 // of ConnectConfig and are ignored here.
@@ -142,7 +144,7 @@ func NewOWTPNode(cert Certificate, readBufferSize, writeBufferSize int) *OWTPNod
 // arguments are the names of suites, as for NewCertificate.
 func RandomOWTPNode(suites ...string) *OWTPNode {
 	if _, err := NewCertificate(RandomPrivateKey(), suites...); err != nil {
-		return &OWTPNode{err: err}
+		return brokenNode(err)
 	}
 	return NewNode(NodeConfig{Cert: NewRandomCertificate()})
 }
@@ -187,7 +189,7 @@ func (n *OWTPNode) SetPeerstore(p Peerstore) error {
 		return err
 	}
 	if n.cfg.Store == nil {
-		cfg := n.cfg
+		cfg := *n.cfg
 		cfg.Peerstore = p
 		st, err := newState(&cfg, n.named, n.local.Rand, n.now)
 		if err != nil {
