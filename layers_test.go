@@ -32,6 +32,7 @@ var layers = map[string][]string{
 	"codec":                   {"internal/wire"},
 	"proto/owtppb":            {},
 	"internal/testpb":         {},
+	"internal/stubs":          {"internal/wire"},
 	// L1: each knows its own concern and none knows the node.
 	"internal/secure":    {"internal/atrest", "internal/wire", "identity", "transport"},
 	"internal/legacy":    {"internal/wire", "identity"},

@@ -76,7 +76,7 @@ layer_of() {
 	case $1 in
 	internal/leakcheck | internal/loglimit | internal/atrest | internal/testpb | proto/owtppb) echo 0 ;;
 	internal/wire | identity | transport | session) echo 1 ;;
-	transport/transporttest | session/sessiontest | codec | internal/httpguard | internal/servers) echo 2 ;;
+	transport/transporttest | session/sessiontest | codec | internal/stubs | internal/httpguard | internal/servers) echo 2 ;;
 	internal/secure | internal/httpt | internal/wst | internal/memt | internal/amqpt | internal/legacy | session/memory | session/file) echo 3 ;;
 	.) echo 4 ;;
 	contrib/*) echo 5 ;;

@@ -1,4 +1,5 @@
-// Command generate writes the Go code of every .proto file of the repository:
+// Command generate writes the Go code of every .proto file of the repository, the
+// messages and the stubs of services:
 //
 //	cd proto/generate && go run . ../..
 //
@@ -21,7 +22,11 @@ import (
 	gengo "google.golang.org/protobuf/cmd/protoc-gen-go/internal_gengo"
 	"google.golang.org/protobuf/compiler/protogen"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/pluginpb"
+
+	"github.com/owtp-go/owtp/internal/stubs"
 )
 
 // module is the prefix of the go_package of each file: the rest of it is the
@@ -69,6 +74,7 @@ func generate(root string) (map[string]string, error) {
 			gengo.GenerateFile(plugin, f)
 		}
 	}
+	stubs.Generate(plugin, stubs.Options{})
 	response := plugin.Response()
 	if response.Error != nil {
 		return nil, errors.New(response.GetError())
@@ -119,8 +125,21 @@ func compile(root string, names []string) (*pluginpb.CodeGeneratorRequest, error
 		return nil, err
 	}
 	request := &pluginpb.CodeGeneratorRequest{FileToGenerate: names, CompilerVersion: &pluginpb.Version{Suffix: proto.String("protocompile")}}
+	seen := make(map[string]bool)
 	for _, f := range files {
-		request.ProtoFile = append(request.ProtoFile, protoutil.ProtoFromFileDescriptor(f))
+		request.ProtoFile = appendFile(request.ProtoFile, f, seen)
 	}
 	return request, nil
+}
+
+// appendFile appends a file behind all that it imports, as a generator wants it.
+func appendFile(to []*descriptorpb.FileDescriptorProto, f protoreflect.FileDescriptor, seen map[string]bool) []*descriptorpb.FileDescriptorProto {
+	if seen[f.Path()] {
+		return to
+	}
+	seen[f.Path()] = true
+	for i := range f.Imports().Len() {
+		to = appendFile(to, f.Imports().Get(i).FileDescriptor, seen)
+	}
+	return append(to, protoutil.ProtoFromFileDescriptor(f))
 }
