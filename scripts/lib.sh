@@ -213,28 +213,35 @@ fuzz_targets() {
 }
 
 # check_fuzz runs each target for FUZZ_TIME, and no new one after FUZZ_TOTAL
-# seconds. Targets that were left out are printed as "not fuzzed: ...".
+# seconds. Targets that were left out are printed as "not fuzzed: ...". A package
+# is built once for all its targets: starting go for each takes as long as they run.
 check_fuzz() {
-	local module package name out ran=0 start=$SECONDS
-	out=$(mktemp)
+	local module package name folder built='' work ran=0 start=$SECONDS
+	work=$(mktemp -d)
 	while read -r module package name; do
 		if ((SECONDS - start >= ${FUZZ_TOTAL:-100000})); then
 			printf 'not fuzzed: %s %s\n' "$package" "$name"
 			continue
 		fi
+		folder=$module/$package
+		if [[ $built != "$folder" ]]; then
+			go -C "$folder" test -c -fuzz=. -o "$work/fuzz.test" . || fail "building $package for fuzzing failed" || return
+			built=$folder
+		fi
 		# The end of the fuzzing time is now and then reported as a failure
 		# although nothing was found.
-		if ! go -C "$module" test -run '^$' -fuzz "^$name\$" -fuzztime "${FUZZ_TIME:-5s}" -fuzzminimizetime 10x "$package" >"$out" 2>&1 &&
-			! only_deadline "$out"; then
-			cat "$out"
-			rm -f "$out"
+		if ! (cd "$folder" && "$work/fuzz.test" -test.run '^$' -test.fuzz "^$name\$" -test.fuzztime "${FUZZ_TIME:-5s}" \
+			-test.fuzzminimizetime 10x -test.fuzzcachedir "$(go env GOCACHE)/fuzz/$(go list .)") >"$work/out" 2>&1 &&
+			! only_deadline "$work/out"; then
+			cat "$work/out"
+			rm -rf "$work"
 			fail "fuzzing $package $name failed"
 			return
 		fi
-		printf 'fuzzed %-12s %-24s %s\n' "${package#./}" "$name" "$(sed -nE 's/.*(execs: [0-9]+).*/\1/p' "$out" | tail -1)"
+		printf 'fuzzed %-12s %-24s %s\n' "${package#./}" "$name" "$(sed -nE 's/.*(execs: [0-9]+).*/\1/p' "$work/out" | tail -1)"
 		ran=$((ran + 1))
 	done < <(fuzz_targets "$@")
-	rm -f "$out"
+	rm -rf "$work"
 	((ran > 0)) || fail "no fuzz target ran"
 }
 
