@@ -24,8 +24,9 @@ type CallOptions struct {
 	// CallKey, 16 bytes not all zero, names the call across attempts: the
 	// peer runs its handler once for one key. nil means the call's nonce.
 	CallKey []byte
-	// Repeatable says that running the call twice does no harm, so that it may
-	// be sent again even if the peer has lost its memory in between.
+	// Repeatable says that running the call twice does no harm, so that it is
+	// sent again, in signed and sealed modes, after a connection has broken,
+	// and even if the peer has lost its memory in between.
 	Repeatable bool
 }
 

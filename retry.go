@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// maxAttempts bounds how often one call is sent over HTTP. Whoever stands
-	// in between makes a caller slower by that much, and no more.
+	// maxAttempts bounds how often one call is sent, but for one with a call key
+	// on a connection. Whoever stands in between makes a caller slower by that
+	// much, and no more.
 	maxAttempts = 4
 	// firstPause is before the second attempt; it doubles, and varies by half.
 	firstPause = 40 * time.Millisecond
@@ -249,8 +250,9 @@ func (r *remote) replicaIsGone(queue string, q *wire.Packet) bool {
 const cancelPatience = 100 * time.Millisecond
 
 // transact brings a request over the connection of now. With a call key of the
-// caller's it is sent again over the next connection if this one is lost; the
-// library never does so without one (PROTOCOL §8).
+// caller's it is sent again over the next connection if this one is lost, and so
+// is one that is repeatable, maxAttempts times in all: its handler may be what
+// ends the connection. No other call is sent twice (PROTOCOL §8).
 func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) (out outcome, err error) {
 	var epoch wire.Nonce
 	keyed := !p.CallKey.IsZero() && r.mode() != wire.ModeOpen
@@ -260,7 +262,7 @@ func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) 
 		}
 	}
 	maybe := !epoch.IsZero()
-	for {
+	for attempts := 1; ; attempts++ {
 		l, err := r.ready(ctx)
 		if err != nil {
 			return outcome{sent: maybe}, err
@@ -285,9 +287,11 @@ func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) 
 			r.keyed.sent(p.CallKey, l.peerEpoch, r.node.recordLife(p))
 		}
 		if err != nil && !sent && !l.usable() && ctx.Err() == nil {
+			attempts--
 			continue // the connection was replaced in between; nothing was sent
 		}
-		if err == nil || p.CallKey.IsZero() || p.Kind != wire.Request || l.send == nil || !l.ended() || ctx.Err() != nil {
+		again := !p.CallKey.IsZero() || repeatable && attempts < maxAttempts
+		if err == nil || !again || p.Kind != wire.Request || l.send == nil || !l.ended() || ctx.Err() != nil {
 			return outcome{resp, &q, maybe, l.send != nil}, err
 		}
 		if !sleep(ctx, firstPause/2) {

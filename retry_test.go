@@ -225,6 +225,36 @@ func TestRetryAnswerDropped(t *testing.T) {
 	})
 }
 
+// On connections a call without a key is sent again only if its caller says that
+// it is repeatable, and not for ever: its handler may be what ends the connection.
+func TestRetryRepeatableOnConnections(t *testing.T) {
+	each(t, longMedia, allModes, func(t *testing.T, m medium, g guard) {
+		r := retryRig(t, m, g, owtp.NodeConfig{})
+		ran := int64(0)
+		for _, c := range []struct {
+			repeatable bool
+			lost, runs int64
+		}{{true, 1, 2}, {true, 3, 4}, {true, 100, 4}, {false, 1, 1}} {
+			lost := r.losing(transporttest.ToClient, c.lost)
+			ok, err := r.payWith(fmt.Sprint(c), &owtp.CallOptions{Timeout: patience, Repeatable: c.repeatable})
+			runs, want := c.runs, c.runs > c.lost
+			if g == inOpen {
+				runs, want = 1, false // nothing is sent twice
+			}
+			if ok != want || lost.Load() != min(c.lost, runs) {
+				t.Errorf("%+v: ok %v, %v; %d answers were dropped", c, ok, err, lost.Load())
+			}
+			if !ok {
+				if e := wantStatus(t, err, owtp.ErrNetworkDisconnected); !e.MayHaveRun {
+					t.Errorf("%+v: it has not run: %v", c, e)
+				}
+			}
+			ran += runs
+			r.bank.ran(t, ran)
+		}
+	})
+}
+
 // A status line instead of an answer is somebody's word, and starts one attempt.
 func TestRetryAnswerRefused(t *testing.T) {
 	each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
