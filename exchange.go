@@ -285,7 +285,8 @@ func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, 
 	}
 	if f.kind == transport.MQ && p.Time != 0 { // some of its caller's patience was spent in the queue
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, time.UnixMilli(int64(p.Time)).Add(n.remaining(p)+n.cfg.Window))
+		left := time.UnixMilli(int64(p.Time)).Add(n.remaining(p) + n.cfg.Window).Sub(n.now())
+		ctx, cancel = context.WithTimeout(ctx, left)
 		defer cancel()
 	}
 	switch p.Kind {
