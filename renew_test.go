@@ -341,20 +341,34 @@ func TestRenewDemandsSurviveReconnects(t *testing.T) {
 	})
 }
 
-// clockStage is a server and a caller over signed or sealed HTTP whose clocks
-// the test moves, and the caller's log.
+// clockStage is a server and a caller that meet in signed or sealed exchanges and
+// whose clocks the test moves, and the caller's log.
 type clockStage struct {
 	*cutRig
 	client, server movable
 	book           *logBook
 }
 
-func newClockStage(t *testing.T, g guard) *clockStage {
-	c := &clockStage{cutRig: &cutRig{rig: &rig{t: t, m: overHTTP, g: g}}, book: new(logBook)}
-	c.bank = newBankAt(t, owtp.NodeConfig{}, c.server.now)
+// newClockStage makes one whose server has its state in a store, nil being one of
+// its own.
+func newClockStage(t *testing.T, m medium, g guard, store session.Provider) *clockStage {
+	t.Helper()
+	c := &clockStage{cutRig: &cutRig{rig: &rig{t: t, m: m, g: g}}, book: new(logBook)}
+	c.bank = newBankAt(t, owtp.NodeConfig{Store: store}, c.server.now)
 	c.rig.client = newNodeAt(t, owtp.NodeConfig{Logger: c.book.logger()}, c.client.now)
-	c.through(c.bank.listen(t, overHTTP, g))
+	c.through(c.bank.listen(t, m, g))
 	return c
+}
+
+// tooLate fails unless a call was refused because its packet was too old. On a
+// queue that is what a clock that is behind looks like: the packet may have lain
+// there, and nobody corrects himself for that.
+func (c *clockStage) tooLate(token string) {
+	c.t.Helper()
+	resp, err := c.rig.client.CallContext(context.Background(), "bank", "pay", payParams(token), &owtp.CallOptions{Timeout: patience})
+	if err != nil || resp.Status != owtp.ErrRequestTimeout || !strings.Contains(resp.Msg, "check both clocks") {
+		c.t.Errorf("a call that is too late: %+v, %v", resp, err)
+	}
 }
 
 // requestsOf counts the requests that f makes, hellos left out.
@@ -367,12 +381,22 @@ func (r *rig) requestsOf(f func()) int {
 // A caller whose clock is wrong is told so once, corrects itself for that peer,
 // and logs it.
 func TestRenewClockRepair(t *testing.T) {
-	for _, g := range proofModes {
+	each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
 		for _, off := range []time.Duration{10 * time.Minute, -10 * time.Minute, 23 * time.Hour} {
-			t.Run(g.name+"/"+off.String(), func(t *testing.T) {
+			t.Run(off.String(), func(t *testing.T) {
 				t.Parallel()
-				c := newClockStage(t, g)
+				c := newClockStage(t, m, g, nil)
 				c.client.move(off)
+				if m == overMQ && off < 0 {
+					if n := c.requestsOf(func() { c.tooLate("a") }); n != 1 {
+						t.Errorf("%d requests for a call that is too late", n)
+					}
+					c.bank.ran(t, 0)
+					c.client.move(-off)
+					c.mustPay("b")
+					c.bank.ran(t, 1)
+					return
+				}
 				if n := c.requestsOf(func() { c.mustPay("a") }); n != 2 {
 					t.Errorf("%d requests for the first call", n)
 				}
@@ -383,51 +407,67 @@ func TestRenewClockRepair(t *testing.T) {
 					t.Errorf("it was logged %d times", n)
 				}
 				c.bank.ran(t, 2)
-				// The clock is set right: repaired again.
+				// The clock is set right: repaired again, and on a queue with the
+				// call after the one that is too late for its correction.
 				c.client.move(-off)
+				if m == overMQ {
+					c.tooLate("late")
+				}
 				c.mustPay("c")
 				c.bank.ran(t, 3)
 			})
 		}
-	}
+	})
 }
 
 // No peer talks a caller into another day: beyond the bound the refusal stands.
 func TestRenewClockRepairIsBounded(t *testing.T) {
-	for _, off := range []time.Duration{25 * time.Hour, -25 * time.Hour} {
-		c := newClockStage(t, inSigned)
-		c.client.move(off)
-		n := c.requestsOf(func() {
-			resp, err := c.rig.client.CallContext(context.Background(), "bank", "pay", payParams("a"), nil)
-			if err != nil || resp.Status != owtp.ErrReplayAttack {
-				t.Errorf("%+v, %v", resp, err)
+	each(t, exchangeMedia, []guard{inSigned}, func(t *testing.T, m medium, g guard) {
+		for _, off := range []time.Duration{25 * time.Hour, -25 * time.Hour} {
+			c := newClockStage(t, m, g, nil)
+			c.client.move(off)
+			want := uint64(owtp.ErrReplayAttack)
+			if m == overMQ && off < 0 {
+				want = owtp.ErrRequestTimeout // it may have lain in the queue
 			}
-		})
-		if n != 1 || strings.Contains(c.book.text(), "corrected") {
-			t.Errorf("%d requests; the log: %s", n, c.book.text())
+			n := c.requestsOf(func() {
+				resp, err := c.rig.client.CallContext(context.Background(), "bank", "pay", payParams("a"), nil)
+				if err != nil || resp.Status != want {
+					t.Errorf("%+v, %v", resp, err)
+				}
+			})
+			if n != 1 || strings.Contains(c.book.text(), "corrected") {
+				t.Errorf("%d requests; the log: %s", n, c.book.text())
+			}
+			c.bank.ran(t, 0)
 		}
-		c.bank.ran(t, 0)
-	}
+	})
 }
 
 // A peer whose clock jumps all the time is not followed without end: once a call.
 func TestRenewClockRepairOnceACall(t *testing.T) {
-	c := newClockStage(t, inSigned)
-	c.onCall(func(f transporttest.Flow) []transport.Message {
-		if f.Dir == transporttest.ToServer {
-			c.server.move(time.Hour)
+	each(t, exchangeMedia, []guard{inSigned}, func(t *testing.T, m medium, g guard) {
+		jump := time.Hour
+		if m == overMQ {
+			jump = -jump // only the future is corrected for
 		}
-		return pass(f)
+		c := newClockStage(t, m, g, sharedStore(t)) // or each step back would begin an epoch
+		c.onCall(func(f transporttest.Flow) []transport.Message {
+			if f.Dir == transporttest.ToServer {
+				c.server.move(jump)
+			}
+			return pass(f)
+		})
+		n := c.requestsOf(func() {
+			// The first packet was ahead of the peer's clock and may become fresh, so
+			// the outcome is not known.
+			result{resp: nil, err: callOnly(c.rig.client)}.unknown(t)
+		})
+		if n != 2 {
+			t.Errorf("%d requests", n)
+		}
+		c.bank.ran(t, 0)
 	})
-	n := c.requestsOf(func() {
-		// The first packet was ahead of the peer's clock and may become fresh, so
-		// the outcome is not known.
-		result{resp: nil, err: callOnly(c.rig.client)}.unknown(t)
-	})
-	if n != 2 {
-		t.Errorf("%d requests", n)
-	}
-	c.bank.ran(t, 0)
 }
 
 func callOnly(n *owtp.OWTPNode) error {
@@ -439,29 +479,42 @@ func callOnly(n *owtp.OWTPNode) error {
 }
 
 // The window's edges: exactly as far as configured is fresh, one millisecond
-// more is not, on both sides.
+// more is not, on both sides. What comes out of a queue may be as old as its
+// caller waits, too, and is then refused and not repaired.
 func TestRenewWindowEdges(t *testing.T) {
 	const window = 7 * time.Second
+	const brief, most = window / 2, window + 3*time.Second // what calls wait
 	noon := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	for _, edge := range []struct {
-		off   time.Duration
-		fresh bool
+		off    time.Duration
+		wait   time.Duration // the call's own time
+		http   int           // requests until it has run
+		queues int           // the same, or 0 if it never does
 	}{
-		{window, true}, {-window, true}, {window + time.Millisecond, false}, {-window - time.Millisecond, false}, {0, true},
+		{window, brief, 1, 1}, {-window, brief, 1, 1}, {0, brief, 1, 1},
+		{window + time.Millisecond, brief, 2, 2}, {-window - time.Millisecond, brief, 2, 0},
+		{-window - time.Second, most, 2, 1}, {-most - time.Millisecond, most, 2, 0}, {most, most, 2, 2},
 	} {
-		t.Run(edge.off.String(), func(t *testing.T) {
-			r := &cutRig{rig: &rig{t: t, m: overHTTP, g: inSigned}}
+		each(t, exchangeMedia, []guard{inSigned}, func(t *testing.T, m medium, g guard) {
+			r := &cutRig{rig: &rig{t: t, m: m, g: g}}
+			off := new(movable) // over a queue Connect sends a packet, which has a time
 			r.bank = newBankAt(t, owtp.NodeConfig{Window: window}, func() time.Time { return noon })
-			r.client = newNodeAt(t, owtp.NodeConfig{}, func() time.Time { return noon.Add(edge.off) })
-			r.through(r.bank.listen(t, overHTTP, inSigned))
-			want := 2 // refused and repaired
-			if edge.fresh {
-				want = 1
+			r.client = newNodeAt(t, owtp.NodeConfig{}, func() time.Time { return noon.Add(time.Duration(off.by.Load())) })
+			r.through(r.bank.listen(t, m, g))
+			off.move(edge.off)
+			want := edge.http
+			if m == overMQ {
+				want = edge.queues
 			}
-			if n := r.requestsOf(func() { r.mustPay("a") }); n != want {
-				t.Errorf("%d requests, want %d", n, want)
+			n := r.requestsOf(func() {
+				if ok, err := r.pay("a", edge.wait); ok != (want > 0) {
+					t.Errorf("%v off, a call of %v: %v, %v", edge.off, edge.wait, ok, err)
+				}
+			})
+			if n != max(want, 1) {
+				t.Errorf("%v off: %d requests, want %d", edge.off, n, want)
 			}
-			r.bank.ran(t, 1)
+			r.bank.ran(t, int64(min(want, 1)))
 		})
 	}
 }
@@ -470,114 +523,117 @@ func TestRenewWindowEdges(t *testing.T) {
 // its records have gone, so it begins a new epoch, once. Saved packets are
 // refused and honest calls go on.
 func TestRenewReceiverSetBack(t *testing.T) {
-	for _, g := range proofModes {
-		t.Run(g.name, func(t *testing.T) {
-			t.Parallel()
-			c := newClockStage(t, g)
-			c.mustPay("a")
-			fresh := c.withhold("fresh")
-			saved := append(c.toServer(), fresh)
-			ctx := short(t)
-			before, err := c.bank.StoreEpoch(ctx)
-			must(t, err)
-			c.server.move(-owtp.ClockSlack / 2)
-			if now, _ := c.bank.StoreEpoch(ctx); now != before {
-				t.Error("a step within the slack has begun a new epoch")
-			}
-			c.server.move(-time.Minute)
-			c.mustPay("b")
-			now, err := c.bank.StoreEpoch(ctx)
-			if must(t, err); now == before {
-				t.Fatal("the clock was set back by a minute, and the epoch is the same")
-			}
-			ran := c.bank.runs.Load()
-			deliver(t, overHTTP, c.bank.ListenerAddr(owtp.HTTP), saved)
-			c.bank.ran(t, ran)
-			for i := range 3 {
-				c.mustPay(fmt.Sprint("after ", i))
-			}
-			c.bank.ran(t, ran+3)
-			if again, _ := c.bank.StoreEpoch(ctx); again != now {
-				t.Error("one step has begun two epochs")
-			}
-			// Forward again, in steps as large: nothing that is valid dies.
-			c.server.move(time.Minute)
-			c.mustPay("forward")
-			if again, _ := c.bank.StoreEpoch(ctx); again != now {
-				t.Error("a step forward has begun an epoch")
-			}
-		})
-	}
+	each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
+		c := newClockStage(t, m, g, nil)
+		c.mustPay("a")
+		fresh := c.withhold("fresh")
+		saved := append(c.toServer(), fresh)
+		ctx := short(t)
+		before, err := c.bank.StoreEpoch(ctx)
+		must(t, err)
+		c.server.move(-owtp.ClockSlack / 2)
+		if now, _ := c.bank.StoreEpoch(ctx); now != before {
+			t.Error("a step within the slack has begun a new epoch")
+		}
+		c.server.move(-time.Minute)
+		c.mustPay("b")
+		now, err := c.bank.StoreEpoch(ctx)
+		if must(t, err); now == before {
+			t.Fatal("the clock was set back by a minute, and the epoch is the same")
+		}
+		ran := c.bank.runs.Load()
+		deliver(t, m, c.bank.ListenerAddr(m.name), saved)
+		c.bank.ran(t, ran)
+		for i := range 3 {
+			c.mustPay(fmt.Sprint("after ", i))
+		}
+		c.bank.ran(t, ran+3)
+		if again, _ := c.bank.StoreEpoch(ctx); again != now {
+			t.Error("one step has begun two epochs")
+		}
+		// Forward again, in steps as large: nothing that is valid dies.
+		c.server.move(time.Minute)
+		if m == overMQ {
+			c.tooLate("forward") // by as much as its caller has corrected itself
+		}
+		c.mustPay("forward")
+		if again, _ := c.bank.StoreEpoch(ctx); again != now {
+			t.Error("a step forward has begun an epoch")
+		}
+	})
 }
 
 // A call that may have run stays one when the receiver's clock is set back
 // between its attempts.
 func TestRenewReceiverSetBackBetweenAttempts(t *testing.T) {
-	for _, repeatable := range []bool{false, true} {
-		c := newClockStage(t, inSigned)
-		c.mustPay("warm")
-		lost := false
-		c.onCall(func(f transporttest.Flow) []transport.Message {
-			if f.Dir == transporttest.ToServer || lost {
-				return pass(f)
+	each(t, exchangeMedia, []guard{inSigned}, func(t *testing.T, m medium, g guard) {
+		for _, repeatable := range []bool{false, true} {
+			c := newClockStage(t, m, g, nil)
+			c.mustPay("warm")
+			lost := false
+			c.onCall(func(f transporttest.Flow) []transport.Message {
+				if f.Dir == transporttest.ToServer || lost {
+					return pass(f)
+				}
+				lost = true
+				c.server.move(-time.Minute)
+				c.cut()
+				return nil
+			})
+			got := within(t, c.start("pay", payParams("a"), &owtp.CallOptions{Repeatable: repeatable, Timeout: patience}), "the outcome")
+			if !repeatable {
+				got.unknown(t)
+			} else if got.err != nil || !got.resp.OK() {
+				t.Errorf("%+v, %v", got.resp, got.err)
 			}
-			lost = true
-			c.server.move(-time.Minute)
-			c.cut()
-			return nil
-		})
-		got := within(t, c.start("pay", payParams("a"), &owtp.CallOptions{Repeatable: repeatable, Timeout: patience}), "the outcome")
-		if !repeatable {
-			got.unknown(t)
-		} else if got.err != nil || !got.resp.OK() {
-			t.Errorf("%+v, %v", got.resp, got.err)
+			c.bank.ran(t, 2) // the record is still there, although the epoch is another one
 		}
-		c.bank.ran(t, 2) // the record is still there, although the epoch is another one
-	}
+	})
 }
 
 // Where replicas share a store, the clock of one of them is no reason to throw
 // away what all of them know.
 func TestRenewSharedStoreKeepsItsEpoch(t *testing.T) {
-	x := newReplicas(t, overHTTP, inSigned)
-	ctx := short(t)
-	before, err := x.bank.StoreEpoch(ctx)
-	must(t, err)
-	x.clock.move(-time.Hour)
-	for _, b := range []*bank{x.bank, x.other} {
-		if now, err := b.StoreEpoch(ctx); err != nil || now != before {
-			t.Errorf("another epoch, or %v", err)
+	each(t, exchangeMedia, []guard{inSigned}, func(t *testing.T, m medium, g guard) {
+		x := newReplicas(t, m, g)
+		ctx := short(t)
+		before, err := x.bank.StoreEpoch(ctx)
+		must(t, err)
+		x.clock.move(-time.Hour)
+		for _, b := range []*bank{x.bank, x.other} {
+			if now, err := b.StoreEpoch(ctx); err != nil || now != before {
+				t.Errorf("another epoch, or %v", err)
+			}
 		}
-	}
-	x.mustPay("a")
+		x.mustPay("a")
+	})
 }
 
 // A store that fails while the epoch is replaced: calls are refused until it
 // can, and never run in the old one.
 func TestRenewStoreFailsWhileSetBack(t *testing.T) {
-	c := &clockStage{cutRig: &cutRig{rig: &rig{t: t, m: overHTTP, g: inSigned}}, book: new(logBook)}
-	store := &private{mortal{Provider: newMemory(t, memory.Options{})}}
-	c.bank = newBankAt(t, owtp.NodeConfig{Store: store}, c.server.now)
-	c.rig.client = newNodeAt(t, owtp.NodeConfig{}, c.client.now)
-	c.through(c.bank.listen(t, overHTTP, inSigned))
-	c.mustPay("a")
-	before, err := c.bank.StoreEpoch(short(t))
-	must(t, err)
-	store.dead.Store(true)
-	c.server.move(-time.Minute)
-	for range 3 {
-		if ok, err := c.pay("b", time.Second); ok {
-			t.Error("a call ran in the old epoch")
-		} else if e := new(owtp.Error); !errors.As(err, &e) || e.Proved {
-			t.Errorf("%v", err)
+	each(t, exchangeMedia, []guard{inSigned}, func(t *testing.T, m medium, g guard) {
+		store := &private{mortal{Provider: newMemory(t, memory.Options{})}}
+		c := newClockStage(t, m, g, store)
+		c.mustPay("a")
+		before, err := c.bank.StoreEpoch(short(t))
+		must(t, err)
+		store.dead.Store(true)
+		c.server.move(-time.Minute)
+		for range 3 {
+			if ok, err := c.pay("b", time.Second); ok {
+				t.Error("a call ran in the old epoch")
+			} else if e := new(owtp.Error); !errors.As(err, &e) || e.Proved {
+				t.Errorf("%v", err)
+			}
 		}
-	}
-	c.bank.ran(t, 1)
-	store.dead.Store(false)
-	waitFor(t, "calls work again", func() bool { ok, _ := c.pay("c", time.Second); return ok })
-	if now, err := c.bank.StoreEpoch(short(t)); err != nil || now == before {
-		t.Errorf("the epoch was not replaced (%v)", err)
-	}
+		c.bank.ran(t, 1)
+		store.dead.Store(false)
+		waitFor(t, "calls work again", func() bool { ok, _ := c.pay("c", time.Second); return ok })
+		if now, err := c.bank.StoreEpoch(short(t)); err != nil || now == before {
+			t.Errorf("the epoch was not replaced (%v)", err)
+		}
+	})
 }
 
 // private is a mortal store that nobody else shares.
