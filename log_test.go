@@ -30,10 +30,17 @@ func TestStrangersLogIsBounded(t *testing.T) {
 		r.Host = "localhost"
 		face.ServeHTTP(httptest.NewRecorder(), r)
 	}
+	queue := guarded
+	queue.Address, queue.ConnectType = freshBroker(), owtp.MQ
+	must(t, host.Listen(queue))
 	hello, _ := helloOf(t, transport.HTTP, wire.ModeSealed)
-	for range 10_000 {
+	queued, _ := helloOf(t, transport.MQ, wire.ModeSealed)
+	for i := range 10_000 {
 		post(hello)       // not on the list
 		post(hello[:100]) // malformed
+		if i%10 == 0 {
+			deliver(t, overMQ, queue.Address, []transport.Message{binary(queued), binary(queued[:100])})
+		}
 	}
 	face.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
 	must(t, client.Connect("host", owtp.ConnectConfig{Address: host.ListenerAddr(owtp.HTTP), ConnectType: owtp.HTTP, EnableKeyAgreement: true}))

@@ -26,6 +26,7 @@ import (
 	"github.com/owtp-go/owtp/session"
 	"github.com/owtp-go/owtp/session/memory"
 	"github.com/owtp-go/owtp/transport"
+	"github.com/owtp-go/owtp/transport/transporttest"
 )
 
 // The tests named TestStrangers are what somebody can do who has proved nothing
@@ -70,10 +71,10 @@ func frameOf(body []byte) []byte {
 }
 
 // from dials from one of many addresses, which Linux has on its loopback; where
-// that does not work, from the usual one.
+// that does not work, and for a negative i, from the usual one.
 func from(ctx context.Context, i int, addr string) (net.Conn, error) {
 	d := net.Dialer{Timeout: 2 * time.Second}
-	if runtime.GOOS == "linux" {
+	if runtime.GOOS == "linux" && i >= 0 {
 		d.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 1, byte(i/250), byte(i%250+1))}
 	}
 	return d.DialContext(ctx, "tcp", addr)
@@ -201,7 +202,8 @@ func heap() uint64 {
 }
 
 // A flood of handshakes, garbage, half-open and slow connections: honest callers
-// go on, and when it is over nothing of it is left.
+// go on, and when it is over nothing of it is left. A flood through a broker is
+// TestAttackQueueFlood.
 func TestStrangersFlood(t *testing.T) {
 	count, long := strangers(t)
 	length := time.Second
@@ -290,22 +292,37 @@ func TestStrangersFlood(t *testing.T) {
 
 func mib(n uint64) float64 { return float64(n) / (1 << 20) }
 
-// statusOf reads the status of an answer of ours out of an HTTP answer; a hello's
-// answer is 200.
-func statusOf(t testing.TB, said []byte) uint64 {
+// greet sends a good hello of a key that nobody knows, over HTTP from address i,
+// and returns the status of what answers it; a hello's answer is 200.
+func greet(ctx context.Context, t testing.TB, m medium, i int, addr string) (uint64, error) {
 	t.Helper()
-	_, body, ok := bytes.Cut(said, []byte("\r\n\r\n"))
-	if !ok || !bytes.HasPrefix(said, []byte("HTTP/1.1 200")) {
-		t.Fatalf("no answer of ours: %.200q", said)
+	hello, _ := helloOf(t, m.tr.Kind(), wire.ModeSealed)
+	var said []byte
+	if m == overMQ {
+		answer, err := house.At(addr).Deliver(ctx, transporttest.Queued{ReplyTo: strayQueue, Message: binary(hello)})
+		if err != nil {
+			return 0, err
+		}
+		said = answer.Message.Data
+	} else {
+		answer, err := talk(ctx, i, addr, patience, postOf("application/owtp", hello))
+		if err != nil {
+			return 0, err
+		}
+		var ok bool
+		if _, said, ok = bytes.Cut(answer, []byte("\r\n\r\n")); !ok || !bytes.HasPrefix(answer, []byte("HTTP/1.1 200")) {
+			return 0, fmt.Errorf("no answer of ours: %.200q", answer)
+		}
 	}
-	typ, rest, err := wire.ParseHeader(body)
-	must(t, err)
-	if typ == wire.TypeHelloReply {
-		return 200
+	typ, rest, err := wire.ParseHeader(said)
+	if err != nil || typ == wire.TypeHelloReply {
+		return 200, err
 	}
 	packets, err := wire.ParseRecord(rest)
-	must(t, err)
-	return packets[0].Status
+	if err != nil {
+		return 0, err
+	}
+	return packets[0].Status, nil
 }
 
 // Handshakes of one address have a rate: beyond it 429, while other addresses
@@ -324,10 +341,9 @@ func TestStrangersRateByAddress(t *testing.T) {
 		begin := time.Now()
 		counts := make(map[uint64]int)
 		for range 3 * rate * burst {
-			hello, _ := helloOf(t, transport.HTTP, wire.ModeSealed)
-			said, err := talk(short(t), i, addr, 5*time.Second, postOf("application/owtp", hello))
+			status, err := greet(short(t), t, overHTTP, i, addr)
 			must(t, err)
-			counts[statusOf(t, said)]++
+			counts[status]++
 		}
 		most := rate*burst + 2 + int(rate*time.Since(begin).Seconds())
 		if n := counts[200]; n < rate*burst || n > most || counts[owtp.ErrTooManyRequests] != 3*rate*burst-n {
@@ -335,19 +351,40 @@ func TestStrangersRateByAddress(t *testing.T) {
 		}
 	}
 	// The flood was from other addresses; now from the honest one.
-	d := net.Dialer{}
 	for range 3 * rate * burst {
-		hello, _ := helloOf(t, transport.HTTP, wire.ModeSealed)
-		c, err := d.Dial("tcp", addr)
+		_, err := greet(short(t), t, overHTTP, -1, addr)
 		must(t, err)
-		c.SetDeadline(time.Now().Add(5 * time.Second))
-		c.Write(postOf("application/owtp", hello))
-		io.Copy(io.Discard, c)
-		c.Close()
 	}
 	b.ForgetSessions()
 	honest.mustPay("b") // agrees anew
 	b.ran(t, 2)
+}
+
+// Behind a broker nobody has an address of its own, so its strangers have one
+// rate together: beyond it 429, also for who is honest and new, while who has
+// proved itself there goes on.
+func TestStrangersRateByBroker(t *testing.T) {
+	t.Parallel()
+	const rate, burst = 5, 4
+	r := newQueueRig(t, inSealed, owtp.NodeConfig{Limits: owtp.Limits{MaxHandshakeRate: rate}})
+	r.mustPay("a")
+	begin := time.Now()
+	counts := make(map[uint64]int)
+	for range 3 * rate * burst {
+		status, err := greet(short(t), t, overMQ, 0, r.addr)
+		must(t, err)
+		counts[status]++
+	}
+	// The honest client has used some of it when it was a stranger.
+	most := rate*burst + 2 + int(rate*time.Since(begin).Seconds())
+	if n := counts[200]; n < rate*burst-4 || n > most || counts[owtp.ErrTooManyRequests] != 3*rate*burst-n {
+		t.Errorf("answers %v, at most %d should be hellos", counts, most)
+	}
+	r.bank.ForgetSessions()
+	r.mustPay("b") // agrees anew
+	r.bank.ran(t, 2)
+	newcomer := newNode(t, owtp.NodeConfig{})
+	wantStatus(t, newcomer.Connect("bank", r.bank.at(r.addr, overMQ, inSealed)), owtp.ErrTooManyRequests)
 }
 
 // stuck is a store that does not answer while it is held.
@@ -371,62 +408,67 @@ func (s *stuck) PutIfAbsent(ctx context.Context, key string, value []byte, ttl t
 
 // One handshake runs, one waits, and the third is turned away at once.
 func TestStrangersQueueFull(t *testing.T) {
-	store := &stuck{Provider: newMemory(t, memory.Options{})}
-	clock := new(movable)
-	b := newBankAt(t, owtp.NodeConfig{Store: store, Limits: owtp.Limits{MaxHandshakes: 1, MaxHandshakeQueue: 1, HandshakeTimeout: patience}}, clock.now)
-	addr := b.listen(t, overHTTP, inSealed)
-	// The epoch is asked for anew when it was read a while ago, within a worker.
-	store.mu.Lock()
-	clock.move(3 * time.Second)
-	answers := make(chan uint64, 3)
-	ask := func(i int) {
-		hello, _ := helloOf(t, transport.HTTP, wire.ModeSealed)
-		said, err := talk(background(t), i, addr, patience, postOf("application/owtp", hello))
-		if err != nil {
-			t.Error(err)
-			answers <- 0
-			return
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		store := &stuck{Provider: newMemory(t, memory.Options{})}
+		clock := new(movable)
+		limits := owtp.Limits{MaxHandshakes: 1, MaxHandshakeQueue: 1, HandshakeTimeout: patience}
+		if m == overMQ {
+			limits.MaxHandshakeQueue = 4 // all come from the broker, and one address has a quarter
 		}
-		answers <- statusOf(t, said)
-	}
-	for i := range 3 {
-		go ask(i)
-	}
-	if got := within(t, answers, "the third handshake's refusal"); got != owtp.ErrDenialOfService {
-		t.Errorf("answered %d", got)
-	}
-	if len(answers) != 0 {
-		t.Error("the store is held, but a handshake was answered")
-	}
-	store.mu.Unlock()
-	for range 2 {
-		if got := within(t, answers, "the other handshakes"); got != 200 {
+		b := newBankAt(t, owtp.NodeConfig{Store: store, Limits: limits}, clock.now)
+		addr := b.listen(t, m, g)
+		// The epoch is asked for anew when it was read a while ago, within a worker.
+		store.mu.Lock()
+		clock.move(3 * time.Second)
+		answers := make(chan uint64, 3)
+		for i := range 3 {
+			go func() {
+				status, err := greet(background(t), t, m, i, addr)
+				if err != nil {
+					t.Error(err)
+				}
+				answers <- status
+			}()
+		}
+		if got := within(t, answers, "the third handshake's refusal"); got != owtp.ErrDenialOfService {
 			t.Errorf("answered %d", got)
 		}
-	}
+		if len(answers) != 0 {
+			t.Error("the store is held, but a handshake was answered")
+		}
+		store.mu.Unlock()
+		for range 2 {
+			if got := within(t, answers, "the other handshakes"); got != 200 {
+				t.Errorf("answered %d", got)
+			}
+		}
+	})
 }
 
 // Half-open sessions are bounded, and make room among themselves only.
 func TestStrangersHalfOpen(t *testing.T) {
-	r := newRig(t, overHTTP, inSealed)
-	r.mustPay("a")
-	must(t, r.bank.FloodHalfOpen(owtp.MaxHalfOpen+1000))
-	_, halfOpen, sessions, _ := r.bank.Held()
-	if halfOpen != owtp.MaxHalfOpen || sessions > owtp.MaxHalfOpen+1 {
-		t.Errorf("%d half-open sessions and %d in all are held, at most %d", halfOpen, sessions, owtp.MaxHalfOpen)
-	}
-	before := len(r.hellos())
-	r.mustPay("b")
-	if n := len(r.hellos()) - before; n != 0 {
-		t.Errorf("the honest session was pushed out: %d new agreements", n)
-	}
-	r.bank.ForgetSessions()
-	r.mustPay("c") // among thousands of others, it is the one that is confirmed
-	r.bank.ran(t, 3)
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		r := newRig(t, m, g)
+		r.mustPay("a")
+		must(t, r.bank.FloodHalfOpen(owtp.MaxHalfOpen+1000))
+		_, halfOpen, sessions, _ := r.bank.Held()
+		if halfOpen != owtp.MaxHalfOpen || sessions > owtp.MaxHalfOpen+1 {
+			t.Errorf("%d half-open sessions and %d in all are held, at most %d", halfOpen, sessions, owtp.MaxHalfOpen)
+		}
+		before := len(r.hellos())
+		r.mustPay("b")
+		if n := len(r.hellos()) - before; n != 0 {
+			t.Errorf("the honest session was pushed out: %d new agreements", n)
+		}
+		r.bank.ForgetSessions()
+		r.mustPay("c") // among thousands of others, it is the one that is confirmed
+		r.bank.ran(t, 3)
+	})
 }
 
 // Strangers that connect and stop, at each stage, are gone after the handshake's
-// timeout, with all that was held for them.
+// timeout, with all that was held for them. Over a queue nobody is connected to
+// this node, and what a hello leaves is a half-open session.
 func TestStrangersIdle(t *testing.T) {
 	const timeout = 300 * time.Millisecond
 	b := newBank(t, owtp.NodeConfig{Limits: owtp.Limits{HandshakeTimeout: timeout, BodyTimeout: timeout, MaxHandshakeRate: 10000}})
@@ -516,34 +558,29 @@ func TestStrangersAuthorizeComesFirst(t *testing.T) {
 // AllowPeers is asked before Authorize and before the handshakes' budget: who is
 // not on the list uses up nobody's share.
 func TestStrangersAllowPeersComesFirst(t *testing.T) {
-	var asked atomic.Int64
-	b := newBank(t, owtp.NodeConfig{Limits: owtp.Limits{MaxHandshakes: 1, MaxHandshakeQueue: 1, MaxHandshakeRate: 5}})
-	client := newNode(t, owtp.NodeConfig{})
-	must(t, b.Listen(owtp.ConnectConfig{
-		Address: "127.0.0.1:0", ConnectType: owtp.HTTP, EnableKeyAgreement: true, AllowPeers: []string{client.NodeID()},
-		Authorize: func(string, string) error { asked.Add(1); return nil },
-	}))
-	addr := b.ListenerAddr(owtp.HTTP)
-	for range 100 {
-		hello, _ := helloOf(t, transport.HTTP, wire.ModeSealed)
-		c, err := net.Dial("tcp", addr)
-		must(t, err)
-		c.SetDeadline(time.Now().Add(5 * time.Second))
-		c.Write(postOf("application/owtp", hello))
-		said, err := io.ReadAll(c)
-		c.Close()
-		must(t, err)
-		if got := statusOf(t, said); got != owtp.ErrUnauthorized {
-			t.Fatalf("answered %d", got)
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		var asked atomic.Int64
+		b := newBank(t, owtp.NodeConfig{Limits: owtp.Limits{MaxHandshakes: 1, MaxHandshakeQueue: 1, MaxHandshakeRate: 5}})
+		client := newNode(t, owtp.NodeConfig{})
+		must(t, b.Listen(owtp.ConnectConfig{
+			Address: m.listenAddr(), ConnectType: m.name, EnableKeyAgreement: true, AllowPeers: []string{client.NodeID()},
+			Authorize: func(string, string) error { asked.Add(1); return nil },
+		}))
+		addr := b.ListenerAddr(m.name)
+		for range 100 {
+			status, err := greet(background(t), t, m, -1, addr)
+			if must(t, err); status != owtp.ErrUnauthorized {
+				t.Fatalf("answered %d", status)
+			}
 		}
-	}
-	if n := asked.Load(); n != 0 {
-		t.Errorf("Authorize was asked %d times about who is not on the list", n)
-	}
-	r := &rig{t: t, m: overHTTP, g: inSealed, bank: b, client: client}
-	must(t, client.Connect("bank", owtp.ConnectConfig{Address: addr, ConnectType: owtp.HTTP, EnableKeyAgreement: true}))
-	r.mustPay("a")
-	if asked.Load() == 0 {
-		t.Error("Authorize was not asked about who is on it")
-	}
+		if n := asked.Load(); n != 0 {
+			t.Errorf("Authorize was asked %d times about who is not on the list", n)
+		}
+		r := &rig{t: t, m: m, g: g, bank: b, client: client}
+		must(t, client.Connect("bank", b.at(addr, m, g)))
+		r.mustPay("a")
+		if asked.Load() == 0 {
+			t.Error("Authorize was not asked about who is on it")
+		}
+	})
 }
