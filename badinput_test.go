@@ -573,20 +573,15 @@ func TestBadWebSocketUpgrades(t *testing.T) {
 // What a listener demands is said before routing: strangers cannot list
 // methods.
 func TestDemandsComeBeforeRouting(t *testing.T) {
-	for _, connect := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory} {
+	for _, m := range media {
 		for _, c := range []struct {
 			sign, seal bool
 			want       uint64
 		}{{true, false, owtp.ErrUnauthorized}, {false, true, owtp.ErrSecretKeyInvalid}, {true, true, owtp.ErrUnauthorized}} {
-			t.Run(fmt.Sprintf("%s/sign=%v,seal=%v", connect, c.sign, c.seal), func(t *testing.T) {
-				host, client := randomNode(t), randomNode(t)
+			t.Run(fmt.Sprintf("%s/sign=%v,seal=%v", m.name, c.sign, c.seal), func(t *testing.T) {
+				host, client := newBank(t, owtp.NodeConfig{}), randomNode(t)
 				must(t, host.HandleFunc("echo", echo))
-				addr := "127.0.0.1:0"
-				if connect == owtp.Memory {
-					addr = freshName(t)
-				}
-				must(t, host.Listen(owtp.ConnectConfig{Address: addr, ConnectType: connect, EnableSignature: c.sign, EnableKeyAgreement: c.seal}))
-				dial := owtp.ConnectConfig{Address: host.ListenerAddr(connect), ConnectType: connect}
+				dial := host.at(host.listen(t, m, guard{sign: c.sign, seal: c.seal}), m, inOpen)
 				must(t, client.Connect("open", dial))
 				var said [2]string
 				for i, method := range []string{"echo", "absent"} {
@@ -663,25 +658,19 @@ func TestBadAmountsOverEveryWay(t *testing.T) {
 
 // An Authorize that panics refuses, and the node lives on.
 func TestBadAuthorizePanics(t *testing.T) {
-	for _, connect := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory} {
-		t.Run(connect, func(t *testing.T) {
+	for _, m := range media {
+		t.Run(m.name, func(t *testing.T) {
 			good := randomNode(t)
-			host := randomNode(t)
+			host := newBank(t, owtp.NodeConfig{})
 			must(t, host.HandleFunc("echo", echo))
-			addr := "127.0.0.1:0"
-			if connect == owtp.Memory {
-				addr = freshName(t)
-			}
-			must(t, host.Listen(owtp.ConnectConfig{Address: addr, ConnectType: connect, EnableSignature: true, Authorize: func(id, _ string) error {
+			must(t, host.Listen(owtp.ConnectConfig{Address: m.listenAddr(), ConnectType: m.name, EnableSignature: true, Authorize: func(id, _ string) error {
 				if id != good.NodeID() {
 					panic("a stranger")
 				}
 				return nil
 			}}))
-			dial := owtp.ConnectConfig{Address: host.ListenerAddr(connect), ConnectType: connect, EnableSignature: true}
-			if err := randomNode(t).Connect("testhost", dial); err == nil {
-				t.Error("the stranger came in")
-			}
+			dial := host.at(host.ListenerAddr(m.name), m, inSigned)
+			wantStatus(t, randomNode(t).Connect("testhost", dial), owtp.ErrUnauthorized) // as strangers whom it refuses
 			must(t, good.Connect("testhost", dial))
 			answer(t, good, "testhost", "echo", 1)
 		})

@@ -174,8 +174,8 @@ type ConnectConfig struct {
 	// AllowPeers, to listen: the node IDs that may call; nil means all.
 	AllowPeers []string `json:"allowPeers,omitempty"`
 	// Authorize, to listen: asked with a node ID before anything expensive
-	// is done for it, and so before it is proved. An error refuses. It must
-	// be quick and safe for concurrent use.
+	// is done for it, and so before it is proved. An error refuses, and so
+	// does a panic. It must be quick and safe for concurrent use.
 	Authorize func(peerID, remoteAddr string) error `json:"-"`
 	// TrustedProxies, to listen: addresses or networks ("10.0.0.0/8") whose
 	// X-Forwarded-For is believed.

@@ -227,12 +227,22 @@ func (l *listener) admits(id identity.ID, remote string) bool {
 		return false
 	}
 	if l.spec.Authorize != nil {
-		if err := l.spec.Authorize(id.String(), remote); err != nil {
+		if err := l.node.authorized(l.spec.Authorize, id.String(), remote); err != nil {
 			l.node.log.Info("peer is not authorized", "peer", id.String(), "remote", remote, "err", err)
 			return false
 		}
 	}
 	return true
+}
+
+var errAuthorizePanicked = errors.New("Authorize panicked")
+
+// authorized is what the program's Authorize says. One that panics lets nobody
+// in, and who is refused by it learns no more than others.
+func (n *OWTPNode) authorized(authorize func(peerID, remoteAddr string) error, peerID, remote string) error {
+	err := errAuthorizePanicked
+	n.guardCallback("Authorize", func() { err = authorize(peerID, remote) })
+	return err
 }
 
 // demands returns the refusal of a packet of that mode, or nil (PROTOCOL §4).

@@ -548,6 +548,7 @@ func TestV1AttackFloors(t *testing.T) {
 			}
 			return nil
 		}}, sign: true, caller: insider, want: 401},
+		{name: "not authorized by a panic", cfg: ConnectConfig{Authorize: func(string, string) error { panic("planted") }}, sign: true, caller: insider, want: 401},
 		{name: "plain, where somebody authorizes", cfg: ConnectConfig{Authorize: func(string, string) error { return nil }}, caller: insider, want: 401},
 	} {
 		h := newV1Host(t, c.cfg)

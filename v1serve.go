@@ -192,7 +192,7 @@ func (q *v1Request) admits(id identity.ID) bool {
 	if rules.allowed != nil && !rules.allowed[id] {
 		return false
 	}
-	return rules.admits == nil || rules.admits(v1ID(id), q.peer.remote) == nil
+	return rules.admits == nil || q.n.authorized(rules.admits, v1ID(id), q.peer.remote) == nil
 }
 
 // v1Source keeps what version 1 proves of a key apart from what this version

@@ -58,7 +58,7 @@ func (e *endpoint) serve(d *delivery) {
 	var answer transport.Message
 	var err error = &transport.Refusal{Status: 413, Reason: "message too large"}
 	if len(m.Data) <= e.cfg.MaxMessage {
-		answer, err = e.h.ServeExchange(e.ctx, transport.Remote{Addr: e.RemoteAddr(), LocalAddr: "local"}, m)
+		answer, err = e.call(m)
 	}
 	e.b.mu.Lock()
 	_, mine := e.held[d]
@@ -72,6 +72,16 @@ func (e *endpoint) serve(d *delivery) {
 	for _, q := range e.b.queues {
 		e.b.pump(q)
 	}
+}
+
+// call keeps a handler's panic on its own request, as real brokers' transports do.
+func (e *endpoint) call(m transport.Message) (answer transport.Message, err error) {
+	defer func() {
+		if recover() != nil {
+			err = &transport.Refusal{Status: 500, Reason: "internal error"}
+		}
+	}()
+	return e.h.ServeExchange(e.ctx, transport.Remote{Addr: e.RemoteAddr(), LocalAddr: "local"}, m)
 }
 
 func (e *endpoint) reply(d *delivery, answer transport.Message, err error) {
