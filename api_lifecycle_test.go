@@ -270,12 +270,16 @@ func TestReconnectAfterTheServerRestarts(t *testing.T) {
 
 // Another server at the same address is not the peer, and calls to it end.
 func TestReconnectFindsAnotherNode(t *testing.T) {
-	eachWay(t, []way{{owtp.Websocket, true, ""}, {owtp.Websocket, false, "aes"}, {owtp.HTTP, true, ""}}, func(t *testing.T, w way) {
+	ways := []way{{owtp.Websocket, true, ""}, {owtp.Websocket, false, "aes"}, {owtp.HTTP, true, ""}, {owtp.MQ, true, ""}, {owtp.MQ, false, "aes"}}
+	eachWay(t, ways, func(t *testing.T, w way) {
 		s := newStage(t, w, func(_, c *owtp.NodeConfig) { c.Limits.MaxReconnectDelay = 20 * time.Millisecond })
 		must(t, s.host.HandleFunc("echo", echo))
 		s.connect(t)
 		answer(t, s.client, "testhost", "echo", 1)
 		must(t, s.host.Close())
+		if w.connect == owtp.MQ {
+			s.listen.ReadQueueName = s.dial.WriteQueueName // the impostor takes what is for the host
+		}
 		impostor := randomNode(t)
 		must(t, impostor.HandleFunc("echo", func(*owtp.Context) { t.Error("the call reached another node") }))
 		eventually(t, "the port is free again", func() bool { return impostor.Listen(s.listen) == nil })

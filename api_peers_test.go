@@ -88,7 +88,7 @@ var longWays = []way{{owtp.Websocket, false, ""}, {owtp.Websocket, true, ""}, {o
 
 func TestClosePeerInsideAnyStage(t *testing.T) {
 	for _, where := range []string{"handler", "prepare", "finish", "middleware", "context"} {
-		for _, w := range []way{{owtp.HTTP, true, ""}, {owtp.Websocket, false, ""}, {owtp.Websocket, true, "sm4"}, {owtp.Memory, false, "aes"}} {
+		for _, w := range []way{{owtp.HTTP, true, ""}, {owtp.Websocket, false, ""}, {owtp.Websocket, true, "sm4"}, {owtp.Memory, false, "aes"}, {owtp.MQ, false, ""}, {owtp.MQ, true, "sm4"}} {
 			t.Run(where+"/"+w.String(), func(t *testing.T) {
 				s := newStage(t, w)
 				closeIt := func(at string, ctx *owtp.Context) {
@@ -119,11 +119,15 @@ func TestClosePeerInsideAnyStage(t *testing.T) {
 				if r := answer(t, s.client, "testhost", "echo", "x"); r.JsonData().String() != "x" {
 					t.Errorf("answer %+v", r)
 				}
-				if w.connect == owtp.HTTP {
-					answer(t, s.client, "testhost", "echo", "again")
+				if !w.exchanges() {
+					eventually(t, "the peer is gone", func() bool { _, closed := log.counts(); return closed >= 1 })
 					return
 				}
-				eventually(t, "the peer is gone", func() bool { _, closed := log.counts(); return closed >= 1 })
+				// No connection ends, but whom a queue lets this node call back is
+				// gone, until it calls again.
+				stays := w.callsBack() && where == "context"
+				eventually(t, "the peer cannot be called back", func() bool { return s.host.IsConnectPeer(s.client.NodeID()) == stays })
+				answer(t, s.client, "testhost", "echo", "again")
 			})
 		}
 	}

@@ -67,20 +67,23 @@ func TestSessionSetGetDelDestroy(t *testing.T) {
 func TestSessionFollowsTheProvedPeer(t *testing.T) {
 	host := randomNode(t)
 	keeper(t, host)
-	mem := freshName(t)
-	for connect, addr := range map[string]string{owtp.HTTP: "127.0.0.1:0", owtp.Websocket: "127.0.0.1:0", owtp.Memory: mem} {
-		must(t, host.Listen(owtp.ConnectConfig{Address: addr, ConnectType: connect}))
+	connects := []string{owtp.HTTP, owtp.Websocket, owtp.Memory, owtp.MQ}
+	for _, m := range media {
+		must(t, host.Listen(owtp.ConnectConfig{Address: m.listenAddr(), ConnectType: m.name}))
 	}
 	client, stranger := randomNode(t), randomNode(t)
 	for _, n := range []*owtp.OWTPNode{client, stranger} {
-		for _, connect := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory} {
+		for _, connect := range connects {
 			cfg := owtp.ConnectConfig{Address: host.ListenerAddr(connect), ConnectType: connect, EnableSignature: connect != owtp.Memory, EnableKeyAgreement: connect != owtp.HTTP}
+			if connect == owtp.MQ {
+				cfg.PeerID = host.NodeID() // names the queue
+			}
 			must(t, n.Connect(connect, cfg))
 		}
 	}
-	for _, from := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory} {
+	for _, from := range connects {
 		answer(t, client, from, "set", "by "+from)
-		for _, to := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory} {
+		for _, to := range connects {
 			if v, id := kept(t, client, to); v != "by "+from || id != client.NodeID() {
 				t.Errorf("set over %s, over %s it is %q of %s", from, to, v, id)
 			}
@@ -89,7 +92,7 @@ func TestSessionFollowsTheProvedPeer(t *testing.T) {
 			}
 		}
 	}
-	if v := host.Peerstore().GetString(client.NodeID(), "k"); v != "by "+owtp.Memory {
+	if v, last := host.Peerstore().GetString(client.NodeID(), "k"), connects[len(connects)-1]; v != "by "+last {
 		t.Errorf("the peerstore has %q", v)
 	}
 }

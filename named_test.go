@@ -332,36 +332,38 @@ func TestNamedRunningRequests(t *testing.T) {
 // Agreed sessions of any number of peers are bounded, and push out each other and
 // not the named peer's.
 func TestNamedSessions(t *testing.T) {
-	const most = 10
-	b := newBank(t, owtp.NodeConfig{})
-	b.SetMaxAgreed(most)
-	addr := b.listen(t, overHTTP, inSealed)
-	partner := newNode(t, owtp.NodeConfig{})
-	must(t, b.PinPeer(context.Background(), "partner", partner.NodeID()))
-	r := &rig{t: t, m: overHTTP, g: inSealed, bank: b, client: partner}
-	r.proxy = transporttest.NewProxy(t, overHTTP.tr, transporttest.Config("127.0.0.1:0"), transporttest.Config(addr))
-	must(t, r.connect())
-	r.mustPay("a")
-	hellos := len(r.hellos())
-	others := make([]*rig, 5*most)
-	for i := range others {
-		others[i] = &rig{t: t, m: overHTTP, g: inSealed, bank: b, client: newNode(t, owtp.NodeConfig{})}
-		must(t, others[i].client.Connect("bank", owtp.ConnectConfig{Address: addr, ConnectType: owtp.HTTP, EnableKeyAgreement: true}))
-		others[i].mustPay("b")
-		if n := b.Agreed(); n > most {
-			t.Fatalf("%d agreed sessions are held, at most %d", n, most)
+	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, g guard) {
+		const most = 10
+		b := newBank(t, owtp.NodeConfig{})
+		b.SetMaxAgreed(most)
+		addr := b.listen(t, m, g)
+		partner := newNode(t, owtp.NodeConfig{})
+		must(t, b.PinPeer(context.Background(), "partner", partner.NodeID()))
+		r := &rig{t: t, m: m, g: g, bank: b, client: partner}
+		r.proxy = transporttest.NewProxy(t, m.tr, transporttest.Config(m.listenAddr()), transporttest.Config(addr))
+		must(t, r.connect())
+		r.mustPay("a")
+		hellos := len(r.hellos())
+		others := make([]*rig, 5*most)
+		for i := range others {
+			others[i] = &rig{t: t, m: m, g: g, bank: b, client: newNode(t, owtp.NodeConfig{})}
+			must(t, others[i].client.Connect("bank", b.at(addr, m, g)))
+			others[i].mustPay("b")
+			if n := b.Agreed(); n > most {
+				t.Fatalf("%d agreed sessions are held, at most %d", n, most)
+			}
 		}
-	}
-	if _, _, sessions, _ := b.Held(); sessions > most {
-		t.Errorf("%d sessions are held, at most %d", sessions, most)
-	}
-	r.mustPay("c")
-	if n := len(r.hellos()); n != hellos {
-		t.Errorf("the named peer's session was pushed out: %d hellos more", n-hellos)
-	}
-	for _, o := range others[:most] {
-		o.mustPay("d") // agrees anew
-	}
+		if _, _, sessions, _ := b.Held(); sessions > most {
+			t.Errorf("%d sessions are held, at most %d", sessions, most)
+		}
+		r.mustPay("c")
+		if n := len(r.hellos()); n != hellos {
+			t.Errorf("the named peer's session was pushed out: %d hellos more", n-hellos)
+		}
+		for _, o := range others[:most] {
+			o.mustPay("d") // agrees anew
+		}
+	})
 }
 
 // Who is named, and for how long.

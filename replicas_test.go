@@ -598,34 +598,37 @@ func TestReplicasOrphanIsWantedElsewhere(t *testing.T) {
 // Two replicas meet a name for the first time, at one moment and at different
 // nodes: one is bound, and the other replica refuses its own.
 func TestReplicasFirstContactAtOnce(t *testing.T) {
-	store := newMemory(t, memory.Options{})
-	cert := owtp.NewRandomCertificate()
-	var both sync.WaitGroup
-	both.Add(2)
-	var wg sync.WaitGroup
-	var failed atomic.Int64
-	for range 2 {
-		first := once("insert", func(key string) bool { return strings.Contains(key, "/bind/") })
-		s := &shared{Provider: store}
-		s.hook(func(op, key string) {
-			if first(op, key) {
-				both.Done()
-				both.Wait()
-			}
-		}, nil)
-		n := newNode(t, owtp.NodeConfig{Cert: cert, Store: s})
-		addr := newBank(t, owtp.NodeConfig{}).listen(t, overHTTP, inSigned)
-		wg.Go(func() {
-			err := n.Connect("exchange", owtp.ConnectConfig{Address: addr, ConnectType: owtp.HTTP, EnableSignature: true})
-			if errors.Is(err, owtp.ErrTrust) {
-				failed.Add(1)
-			} else if err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if failed.Load() != 1 {
-		t.Errorf("%d of two nodes were refused under one name", failed.Load())
-	}
+	each(t, media, []guard{inSigned}, func(t *testing.T, m medium, g guard) {
+		store := newMemory(t, memory.Options{})
+		cert := owtp.NewRandomCertificate()
+		var both sync.WaitGroup
+		both.Add(2)
+		var wg sync.WaitGroup
+		var failed atomic.Int64
+		for range 2 {
+			first := once("insert", func(key string) bool { return strings.Contains(key, "/bind/") })
+			s := &shared{Provider: store}
+			s.hook(func(op, key string) {
+				if first(op, key) {
+					both.Done()
+					both.Wait()
+				}
+			}, nil)
+			n := newNode(t, owtp.NodeConfig{Cert: cert, Store: s})
+			b := newBank(t, owtp.NodeConfig{})
+			to := b.at(b.listen(t, m, g), m, g)
+			wg.Go(func() {
+				err := n.Connect("exchange", to)
+				if errors.Is(err, owtp.ErrTrust) {
+					failed.Add(1)
+				} else if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if failed.Load() != 1 {
+			t.Errorf("%d of two nodes were refused under one name", failed.Load())
+		}
+	})
 }
