@@ -170,6 +170,10 @@ type ConnectConfig struct {
 
 	// PeerID, to dial: the node ID that the peer must prove.
 	PeerID string `json:"peerID,omitempty"`
+	// Version, to dial: of the protocol. 0 and 2 are this version. 1 is what
+	// OpenWallet's nodes speak (docs/V1.md): a peer proves who it is by a key
+	// agreement and not otherwise. Nothing falls back from one to the other.
+	Version int `json:"version,omitempty"`
 
 	// AllowPeers, to listen: the node IDs that may call; nil means all.
 	AllowPeers []string `json:"allowPeers,omitempty"`
@@ -190,8 +194,9 @@ type ConnectConfig struct {
 	// too, as docs/V1.md says. EnableSignature and EnableKeyAgreement hold for
 	// them as well; what version 1 cannot protect is not protected.
 	AllowV1 bool `json:"allowV1,omitempty"`
-	// V1Cert is the identity towards version 1 peers; none means the node's
-	// own. One of its own is better: version 1 gives its key less protection.
+	// V1Cert is the identity towards version 1 peers, to listen with AllowV1
+	// and to dial with Version 1; none means the node's own. One of its own is
+	// better: version 1 gives its key less protection.
 	V1Cert Certificate `json:"-"`
 	// AllowV1Peers are the node IDs that may call in version 1; nil means
 	// all. Who is in AllowPeers is not allowed here by that.
@@ -202,7 +207,8 @@ type ConnectConfig struct {
 	InsecureV1TrustAgreement bool `json:"insecureV1TrustAgreement,omitempty"`
 	// InsecureV1BareText takes sealed parameters that are no JSON, as version
 	// 1 peers send that pass a bare string: anything else that opens by chance
-	// reaches the handler as well.
+	// reaches the handler as well. To dial with Version 1 it is for what the
+	// peer calls back.
 	InsecureV1BareText bool `json:"insecureV1BareText,omitempty"`
 	// InsecureV1AnyTime takes signed version 1 requests of any time, for peers
 	// without a right clock: a copy runs again after an hour, or a restart.
@@ -309,12 +315,15 @@ func (c ConnectConfig) checkDial() (*spec, error) {
 		}
 	}
 	for name, set := range c.v1Fields() {
-		if set {
-			return nil, fmt.Errorf("owtp: ConnectConfig.%s belongs to a listener with AllowV1 and has no meaning for Connect", name)
+		if set && (c.Version != 1 || name != "V1Cert" && name != "InsecureV1BareText") {
+			return nil, fmt.Errorf("owtp: ConnectConfig.%s belongs to a listener with AllowV1 and has no meaning for Connect with Version %d", name, c.Version)
 		}
 	}
 	s, err := c.check()
 	if err != nil {
+		return nil, err
+	}
+	if err := s.checkVersion(); err != nil {
 		return nil, err
 	}
 	address := c.Address
@@ -345,6 +354,9 @@ func (c ConnectConfig) checkDial() (*spec, error) {
 func (c ConnectConfig) checkListen() (*spec, error) {
 	if c.PeerID != "" {
 		return nil, fmt.Errorf("owtp: ConnectConfig.PeerID is for Connect; a listener has AllowPeers")
+	}
+	if c.Version != 0 {
+		return nil, fmt.Errorf("owtp: ConnectConfig.Version is for Connect; a listener has AllowV1")
 	}
 	s, err := c.check()
 	if err != nil {

@@ -199,6 +199,7 @@ func TestConfigEveryConnectField(t *testing.T) {
 		"ReadBufferSize":     refusedIn(true, "ReadBufferSize", func(c *owtp.ConnectConfig) { c.ReadBufferSize = -1 }),
 		"WriteBufferSize":    refusedIn(true, "WriteBufferSize", func(c *owtp.ConnectConfig) { c.WriteBufferSize = -1 }),
 		"PeerID":             refusedIn(false, "PeerID", func(c *owtp.ConnectConfig) { c.PeerID = "x" }),
+		"Version":            refusedIn(false, "Version", func(c *owtp.ConnectConfig) { c.Version = 3 }),
 		"AllowPeers":         refusedIn(true, "AllowPeers", func(c *owtp.ConnectConfig) { c.AllowPeers = []string{"x"} }),
 		"Authorize":          refusedIn(false, "Authorize", func(c *owtp.ConnectConfig) { c.Authorize = func(string, string) error { return nil } }),
 		"TrustedProxies":     refusedIn(true, "TrustedProxies", func(c *owtp.ConnectConfig) { c.TrustedProxies = []string{"x"} }),

@@ -56,9 +56,9 @@ func (n *OWTPNode) connect(ctx context.Context, pid string, cfg ConnectConfig) e
 		n.removeRemote(r)
 		err = r.whoElse(ctx, err)
 		r.close()
-		e := localError(err, false)
+		e := *localError(err, false) // a copy: it may be everybody's
 		e.PeerID, e.MayHaveRun = pid, false
-		return e
+		return &e
 	}
 	return nil
 }
@@ -68,7 +68,7 @@ func (n *OWTPNode) connect(ctx context.Context, pid string, cfg ConnectConfig) e
 // failed" would look in the wrong place.
 func (r *remote) whoElse(ctx context.Context, err error) error {
 	pin := r.pinned()
-	if pin.IsZero() || localError(err, false).Status != ErrKeyAgreementFailed {
+	if pin.IsZero() || r.v1 != nil || localError(err, false).Status != ErrKeyAgreementFailed {
 		return err
 	}
 	n := r.node
@@ -100,9 +100,9 @@ func (n *OWTPNode) connectAgain(ctx context.Context, name string) error {
 	r.stopped = false
 	r.mu.Unlock()
 	if err := r.establish(ctx); err != nil {
-		e := localError(err, false)
+		e := *localError(err, false) // a copy: it may be everybody's
 		e.PeerID, e.MayHaveRun = name, false
-		return e
+		return &e
 	}
 	return nil
 }
@@ -130,14 +130,15 @@ func (n *OWTPNode) expectedPeer(ctx context.Context, name string, s *spec) error
 			return fmt.Errorf("owtp: the name is node %s, but ConnectConfig.PeerID is %s", name, s.PeerID)
 		}
 		s.peer = id
-		return nil
+		return n.expectedV1(ctx, name, s)
 	}
-	bound, err := n.state.binding(ctx, name)
+	alias := s.alias(name)
+	bound, err := n.state.binding(ctx, alias)
 	if err != nil {
 		return newError(ErrDenialOfService, "the binding of %q cannot be read: %w", name, err)
 	}
 	if !bound.IsZero() && !s.peer.IsZero() && bound != s.peer {
-		return trustError("%q is bound to %s, but ConnectConfig.PeerID is %s; ForgetPeer first if that is right", name, bound, s.PeerID)
+		return trustError("%q is bound to %s, but ConnectConfig.PeerID is %s; ForgetPeer first if that is right", alias, bound, s.PeerID)
 	}
 	if !bound.IsZero() {
 		s.peer = bound
@@ -148,7 +149,7 @@ func (n *OWTPNode) expectedPeer(ctx context.Context, name string, s *spec) error
 	if s.peer == n.local.Key.ID() {
 		return trustError("%q is this node itself", name)
 	}
-	return nil
+	return n.expectedV1(ctx, name, s)
 }
 
 // addRemote registers the name. It adds nothing, without an error, if the name
@@ -167,9 +168,11 @@ func (n *OWTPNode) addRemote(r *remote) (added bool, err error) {
 		return false, fmt.Errorf("owtp: %q is connected with another configuration; ClosePeer first", r.name)
 	}
 	n.remotes[r.name] = r
-	n.named.add(s.peer)
-	if !s.peer.IsZero() {
-		n.byID[s.peer] = r.name
+	if id := s.peerID(); id != "" {
+		n.named.addText(id)
+		if r.v1 == nil {
+			n.byID[s.peer] = r.name
+		}
 	}
 	return true, nil
 }
@@ -179,7 +182,9 @@ func (n *OWTPNode) removeRemote(r *remote) {
 	defer n.mu.Unlock()
 	if n.remotes[r.name] == r {
 		delete(n.remotes, r.name)
-		n.named.remove(r.spec().peer)
+		if id := r.spec().peerID(); id != "" {
+			n.named.removeText(id)
+		}
 	}
 	for id, name := range n.byID {
 		if name != r.name || n.remotes[name] != nil {
@@ -187,7 +192,7 @@ func (n *OWTPNode) removeRemote(r *remote) {
 		}
 		delete(n.byID, id)
 		for other, o := range n.remotes {
-			if o.pinned() == id {
+			if o.v1 == nil && o.pinned() == id {
 				n.byID[id] = other
 			}
 		}
@@ -219,6 +224,9 @@ func (r *remote) open(ctx context.Context) error {
 	if r.exch == nil {
 		return r.establish(ctx)
 	}
+	if r.v1 != nil {
+		return r.v1.reach(ctx)
+	}
 	switch mode := r.mode(); {
 	case mode != wire.ModeOpen && r.queues.Reply != "":
 		return r.introduce(ctx)
@@ -234,7 +242,7 @@ func (r *remote) open(ctx context.Context) error {
 // dialExchanger opens what the remote exchanges messages with, if its transport
 // has exchanges.
 func (r *remote) dialExchanger(ctx context.Context) (err error) {
-	cfg := r.node.transportConfig(r.spec())
+	cfg := r.node.dialConfig(r.spec())
 	switch tr := r.tr.(type) {
 	case transport.Broker:
 		return r.openEndpoint(ctx, tr, cfg)
@@ -269,6 +277,9 @@ func (n *OWTPNode) agree(ctx context.Context, pid, suite string) error {
 	if r == nil {
 		return unknownPeer(pid)
 	}
+	if r.v1 != nil && suite != v1Suite {
+		return fmt.Errorf("owtp: KeyAgreement: the suite is %.40q; %q is called in version 1, which has %q only", suite, r.name, v1Suite)
+	}
 	ctx, cancel := context.WithTimeout(ctx, n.timeout())
 	defer cancel()
 	r.mu.Lock()
@@ -283,7 +294,9 @@ func (n *OWTPNode) agree(ctx context.Context, pid, suite string) error {
 		}
 	}
 	r.mu.Unlock()
-	if r.exch != nil {
+	if r.v1 != nil && r.exch != nil {
+		err = r.v1.reach(ctx)
+	} else if r.exch != nil {
 		err = r.accepted(ctx)
 	} else {
 		err = r.establish(ctx)
@@ -292,12 +305,12 @@ func (n *OWTPNode) agree(ctx context.Context, pid, suite string) error {
 		if r.exch == nil {
 			r.reconnect()
 		}
-		e := localError(err, false)
+		e := *localError(err, false) // a copy: it may be everybody's
 		e.PeerID, e.MayHaveRun = pid, false
 		if e.Status == ErrNetworkDisconnected {
 			e.Status = ErrKeyAgreementFailed
 		}
-		return e
+		return &e
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ func (r *remote) dial(ctx context.Context, mode wire.Mode) (*link, error) {
 	r.mu.Lock()
 	s, suites, pin := r.spec(), r.suites, r.pin
 	r.mu.Unlock()
-	conn, err := r.tr.(transport.ConnDialer).DialConn(ctx, n.transportConfig(s))
+	conn, err := r.tr.(transport.ConnDialer).DialConn(ctx, n.dialConfig(s))
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +162,9 @@ func (n *OWTPNode) Identify(ctx context.Context, cfg ConnectConfig) (string, err
 	s, err := cfg.checkDial()
 	if err != nil {
 		return "", err
+	}
+	if s.isV1() {
+		return "", errors.New("owtp: Identify asks in this version; a version 1 peer proves its ID to Connect with EnableKeyAgreement")
 	}
 	if err := s.writeQueue(s.Address); err != nil {
 		return "", err

@@ -131,6 +131,8 @@
 // To dial only:
 //
 //   - PeerID: the node ID that the peer must prove; none
+//   - Version: 1 for a peer that speaks protocol version 1 (docs/V1.md); 0 and 2
+//     are this version
 //
 // To listen only:
 //
@@ -140,7 +142,8 @@
 //   - AllowedOrigins: web pages that may call; none
 //   - AllowedHosts: further Host names on a loopback listener; none
 //   - AllowV1: nodes of protocol version 1 may call as well (docs/V1.md); false
-//   - V1Cert: the identity towards them; the node's own
+//   - V1Cert: the identity towards them, and towards who is dialled with Version
+//     1; the node's own
 //   - AllowV1Peers: node IDs that may call in version 1; all
 //   - InsecureV1TrustAgreement, InsecureV1BareText, InsecureV1AnyTime: take from
 //     them what is refused otherwise; false

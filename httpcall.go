@@ -186,9 +186,11 @@ type attempted struct {
 	mode  wire.Mode  // that it was made in; KeyAgreement may change the remote's meanwhile
 	epoch wire.Nonce // of the peer, that it belonged to
 	sent  bool       // the peer may have got it
-	under *clientSession
-	to    string // the queue of one replica that it went to; "" is everybody's
-	resp  *wire.Packet
+
+	proved bool // in version 1: the answer is under an agreement
+	under  *clientSession
+	to     string // the queue of one replica that it went to; "" is everybody's
+	resp   *wire.Packet
 }
 
 // attempt makes one exchange. If bound is not zero, the request must belong to

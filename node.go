@@ -69,7 +69,8 @@ type OWTPNode struct {
 	v1Links     map[string]*link         // accepted, by the ID that their peer has proved
 	v1Epoch     v1Epoch
 	v1Told      v1Told
-	v1Ephemeral func() io.Reader // in tests: what version 1's responder ephemerals are read from
+	v1Ephemeral func() io.Reader // in tests: what version 1's ephemerals are read from
+	v1Numbers   func() uint64    // in tests: the nonces of requests in version 1
 }
 
 var errNodeClosed = fmt.Errorf("owtp: the node is closed: %w", net.ErrClosed)

@@ -25,6 +25,8 @@ type remote struct {
 	exch transport.Exchanger // nil where the transport has connections
 	cfg  atomic.Pointer[spec]
 
+	v1 *v1Dialled // nil unless it is called in version 1
+
 	queues  transport.Queues // of this side, on MQ
 	passive bool             // on MQ: the peer called first, and starts every agreement
 
@@ -52,6 +54,9 @@ type remote struct {
 func (n *OWTPNode) newRemote(name string, s *spec, tr transport.Transport) *remote {
 	r := &remote{node: n, name: name, tr: tr, suites: s.suites, pin: s.peer, gate: make(chan struct{}, 1), changed: make(chan struct{})}
 	r.cfg.Store(s)
+	if s.isV1() {
+		r.v1 = n.newV1Dialled(r)
+	}
 	r.ctx, r.cancel = context.WithCancelCause(n.ctx)
 	return r
 }
@@ -59,7 +64,8 @@ func (n *OWTPNode) newRemote(name string, s *spec, tr transport.Transport) *remo
 func (r *remote) spec() *spec { return r.cfg.Load() }
 
 // mode is what calls to the remote ask for now. A peer whose ID is known is
-// asked for proof: an open call to it does not exist.
+// asked for proof: an open call to it does not exist. In version 1 nothing is
+// proved by asking for more.
 func (r *remote) mode() wire.Mode {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -68,7 +74,7 @@ func (r *remote) mode() wire.Mode {
 
 func (r *remote) modeLocked() wire.Mode {
 	seal := r.spec().EnableKeyAgreement || r.sealed
-	sign := r.spec().EnableSignature || !seal && !r.pin.IsZero()
+	sign := r.spec().EnableSignature || !seal && !r.pin.IsZero() && r.v1 == nil
 	return modeOf(sign, seal)
 }
 
@@ -96,28 +102,32 @@ func (r *remote) unlock() { <-r.gate }
 // and binds an alias at first contact (PROTOCOL §2).
 func (r *remote) recognise(ctx context.Context, key *identity.PublicKey) error {
 	n, id := r.node, key.ID()
+	if r.v1 != nil && key.Equal(r.v1.key.Public()) {
+		return trustError("this node itself answers at %s, where %q is", r.spec().Address, r.name)
+	}
 	if pin := r.pinned(); !pin.IsZero() && pin != id {
 		return trustError("%q must be %s, but %s answers at %s", r.name, pin, id, r.spec().Address)
 	}
 	if own, err := identity.ParseID(r.name); err == nil && own != id {
 		return trustError("%q was dialled, but %s answers at %s", r.name, id, r.spec().Address)
 	} else if err != nil {
-		bound, first, err := n.state.bind(ctx, r.name, id)
+		alias := r.spec().alias(r.name)
+		bound, first, err := n.state.bind(ctx, alias, id)
 		if err != nil {
 			return newError(ErrDenialOfService, "the binding of %q cannot be stored: %w", r.name, err)
 		}
 		if bound != id {
-			return trustError("%q is bound to %s, but %s answers at %s: somebody is in between, or the peer has a new key. Check it with the peer's owner, then ForgetPeer(%q)", r.name, bound, id, r.spec().Address, r.name)
+			return trustError("%q is bound to %s, but %s answers at %s: somebody is in between, or the peer has a new key. Check it with the peer's owner, then ForgetPeer(%q)", r.name, bound, id, r.spec().Address, alias)
 		}
 		if first {
-			n.told.Warn("first contact: the alias is bound to the ID that answers", "alias", r.name, "peer", id.String(), "address", r.spec().Address)
+			n.told.Warn("first contact: the alias is bound to the ID that answers", "alias", alias, "peer", id.String(), "address", r.spec().Address)
 		}
 	}
 	r.mu.Lock()
 	r.pin = id
 	r.mu.Unlock()
 	n.mu.Lock()
-	if n.remotes[r.name] == r {
+	if n.remotes[r.name] == r && r.v1 == nil {
 		n.byID[id] = r.name
 	}
 	n.mu.Unlock()
@@ -345,7 +355,9 @@ func (r *remote) establish(ctx context.Context) error {
 
 // id returns the peer's ID if it is known.
 func (r *remote) id() string {
-	if pin := r.pinned(); !pin.IsZero() {
+	if pin := r.pinned(); !pin.IsZero() && r.v1 != nil {
+		return v1ID(pin)
+	} else if !pin.IsZero() {
 		return pin.String()
 	}
 	if l := r.currentLink(); l != nil {
@@ -366,6 +378,9 @@ func (r *remote) close() {
 		l.closeGently()
 	}
 	r.closeExchanger()
+	if r.v1 != nil {
+		r.v1.close()
+	}
 }
 
 func (r *remote) String() string { return fmt.Sprintf("%s at %s", r.name, r.spec().Address) }

@@ -48,6 +48,9 @@ type outcome struct {
 // exchange or a refusal it tries again, under the first attempt's call key and
 // in the same epoch, so that the peer never runs the handler twice.
 func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) (out outcome, err error) {
+	if r.v1 != nil {
+		return r.exchangeV1(ctx, p, repeatable)
+	}
 	t := &retry{remote: r, call: p, repeatable: repeatable}
 	keyed := !p.CallKey.IsZero() && r.mode() != wire.ModeOpen
 	if keyed {

@@ -72,11 +72,8 @@ var (
 
 // request implements v1Caller.
 func (b *v1Back) request(p *wire.Packet) (*legacy.Packet, v1Answer, error) {
-	switch {
-	case p.Kind != wire.Request:
-		return nil, nil, errV1OneWay
-	case len(p.Meta) > 0 || p.Trace != "" || !p.CallKey.IsZero():
-		return nil, nil, errV1Extras
+	if err := v1Carries(p); err != nil {
+		return nil, nil, err
 	}
 	nonce, err := b.node.v1BackNonce()
 	if err != nil {
@@ -118,14 +115,8 @@ func (b *v1Back) open(q, resp *legacy.Packet) (p *wire.Packet, proved bool, err 
 			return nil, false, err
 		}
 	}
-	r, err := legacy.ParseResult(data)
-	if err != nil {
-		return nil, false, errV1Illegible
-	}
-	return &wire.Packet{
-		Kind: wire.Response, Method: q.Method, Nonce: v1Key(q.Nonce),
-		Status: r.Status, Msg: clip(r.Msg, wire.MaxMessage), Data: r.Result,
-	}, q.Keys.CallbackCheck != "", nil
+	p, err = v1Opened(q, data)
+	return p, err == nil && q.Keys.CallbackCheck != "", err
 }
 
 func (b *v1Back) unseal(q, resp *legacy.Packet, sealed string) (text []byte, err error) {

@@ -46,9 +46,51 @@ func TestV1Configurations(t *testing.T) {
 			cfg.InsecureV1AnyTime = true
 		}
 		wantErr(t, n.Connect("x", cfg), name, "listener")
+		cfg.Version = 2
+		wantErr(t, n.Connect("x", cfg), name, "listener")
+		if name != "V1Cert" && name != "InsecureV1BareText" {
+			cfg.Version = 1
+			wantErr(t, n.Connect("x", cfg), name, "listener")
+		}
 	}
 	must(t, n.Listen(owtp.ConnectConfig{
 		Address: "127.0.0.1:0", ConnectType: owtp.HTTP, EnableSignature: true, AllowPeers: []string{n.NodeID()},
 		AllowV1: true, AllowV1Peers: []string{owtp.NewRandomCertificate().ID()}, V1Cert: owtp.NewRandomCertificate(), InsecureV1AnyTime: true, InsecureV1BareText: true,
 	}))
+}
+
+// What a peer that is called in version 1 may be configured with, and in which
+// words the rest is refused.
+func TestV1CallConfigurations(t *testing.T) {
+	t.Parallel()
+	n := randomNode(t)
+	for want, set := range map[string]func(*owtp.ConnectConfig){
+		"Version is 3; it must be 1, 2 or 0":             func(c *owtp.ConnectConfig) { c.Version = 3 },
+		"Version is -1":                                  func(c *owtp.ConnectConfig) { c.Version = -1 },
+		`Suites has "sm4"; version 1 has "aes" only`:     func(c *owtp.ConnectConfig) { c.Suites = []string{"aes", "sm4"} },
+		`version 1 is not called over "mem"`:             func(c *owtp.ConnectConfig) { c.ConnectType = owtp.Memory },
+		"data format":                                    func(c *owtp.ConnectConfig) { c.DataFormat = "x" },
+		"belongs to a listener and has no meaning for C": func(c *owtp.ConnectConfig) { c.AllowPeers = []string{} },
+	} {
+		cfg := owtp.ConnectConfig{Address: "127.0.0.1:1", ConnectType: owtp.HTTP, Version: 1}
+		set(&cfg)
+		wantErr(t, n.Connect("x", cfg), want)
+	}
+	for _, version := range []int{1, 2} {
+		wantErr(t, n.Listen(owtp.ConnectConfig{Address: "127.0.0.1:0", ConnectType: owtp.HTTP, Version: version}), "Version is for Connect")
+	}
+	all := owtp.ConnectConfig{
+		Address: "127.0.0.1:1/path", ConnectType: owtp.HTTP, Version: 1, EnableSignature: true, Suites: []string{"aes"}, DataFormat: "json",
+		V1Cert: owtp.NewRandomCertificate(), InsecureV1BareText: true, PeerID: owtp.NewRandomCertificate().ID(), ReadBufferSize: 1 << 12,
+	}
+	must(t, n.Connect("all", all)) // nothing goes out before a call
+	must(t, n.Connect("all", all))
+	all.Version = 2
+	wantErr(t, n.Connect("all", all), "belongs to a listener with AllowV1 and has no meaning for Connect with Version 2")
+	two := owtp.ConnectConfig{Address: "127.0.0.1:1", ConnectType: owtp.HTTP}
+	must(t, n.Connect("two", two))
+	two.Version = 2
+	must(t, n.Connect("two", two)) // the same
+	two.Version = 1
+	wantErr(t, n.Connect("two", two), "another configuration")
 }

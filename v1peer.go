@@ -48,7 +48,12 @@ func (s *v1Nonces) next(rand io.Reader) (uint64, error) {
 }
 
 // v1Nonce draws the nonce of a request in version 1.
-func (n *OWTPNode) v1Nonce() (uint64, error) { return n.v1nonces.next(n.local.Rand) }
+func (n *OWTPNode) v1Nonce() (uint64, error) {
+	if n.v1Numbers != nil {
+		return n.v1Numbers(), nil
+	}
+	return n.v1nonces.next(n.local.Rand)
+}
 
 // v1Key is a nonce of version 1 where those of version 2 are kept.
 func v1Key(nonce uint64) (key wire.Nonce) {

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mr-tron/base58"
+
 	"github.com/owtp-go/owtp/internal/legacy"
 )
 
@@ -16,23 +18,51 @@ import (
 type v1Recorded struct {
 	Client    string `json:"client_private"`
 	Server    string `json:"server_private"`
+	ServerID  string `json:"server_node_id"`
 	Scenarios []v1Scenario
 }
 
 type v1Scenario struct {
 	Name     string
 	Requires bool `json:"server_requires_signature"`
-	HTTP     []struct {
-		Request, Response struct {
-			Body      string
-			Head      []string
-			Decrypted *string `json:"decrypted_d"`
-		}
-	}
-	WS *struct {
+	HTTP     []struct{ Request, Response v1Body }
+	WS       *struct {
 		Request  []string `json:"handshake_request"`
 		Messages []v1Frame
 	}
+
+	// Of scenarios whose client was a node:
+	Agrees    bool             `json:"client_key_agreement"`
+	Signs     bool             `json:"client_signs"`
+	Results   []v1ClientResult `json:"client_results"`
+	Agreement *v1Agreed
+}
+
+type v1Body struct {
+	Body      string
+	Head      []string
+	Decrypted *string `json:"decrypted_d"`
+}
+
+// v1ClientResult is what the recorded client's call came to.
+type v1ClientResult struct {
+	Method string
+	Status uint64
+	Msg    string
+	Result any
+}
+
+type v1Agreed struct {
+	Ephemeral string `json:"initiator_tmp_private"`
+}
+
+func (a *v1Agreed) scalar(t testing.TB) []byte {
+	t.Helper()
+	b, err := base58.Decode(a.Ephemeral)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 type v1Frame struct {
