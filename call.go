@@ -7,6 +7,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/owtp-go/owtp/codec"
 	"github.com/owtp-go/owtp/internal/wire"
 )
 
@@ -21,6 +22,10 @@ type CallOptions struct {
 	Meta map[string]string
 	// Trace is a W3C traceparent, at most 512 bytes.
 	Trace string
+	// Format is the data's: "json", "protobuf" or another that is registered
+	// with the package codec. The answer comes in the same. "" means
+	// ConnectConfig.DataFormat.
+	Format string
 	// CallKey, 16 bytes not all zero, names the call across attempts: the
 	// peer runs its handler once for one key. nil means the call's nonce.
 	CallKey []byte
@@ -36,7 +41,7 @@ type CallOptions struct {
 // 503, 504 and the like. With sync, Call returns after f has. f runs on a
 // goroutine of its own and may call.
 func (n *OWTPNode) Call(pid, method string, params any, sync bool, f func(resp Response)) error {
-	p, err := n.newRequest(wire.Request, method, params, nil)
+	p, err := n.newRequest(wire.Request, pid, method, params, nil)
 	if err != nil {
 		return err
 	}
@@ -75,7 +80,7 @@ func (n *OWTPNode) CallSync(pid, method string, params any) (*Response, error) {
 // CallContext is CallSync with a context and options, which may be nil. When
 // the context ends the wait ends at once, and the handler's context ends too.
 func (n *OWTPNode) CallContext(ctx context.Context, pid, method string, params any, opts *CallOptions) (*Response, error) {
-	p, err := n.newRequest(wire.Request, method, params, opts)
+	p, err := n.newRequest(wire.Request, pid, method, params, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +90,7 @@ func (n *OWTPNode) CallContext(ctx context.Context, pid, method string, params a
 // Notify sends a one-way message: the peer's handler runs, and nobody hears
 // whether it did. nil means that the transport took it. It is never sent twice.
 func (n *OWTPNode) Notify(ctx context.Context, pid, method string, params any) error {
-	p, err := n.newRequest(wire.OneWay, method, params, nil)
+	p, err := n.newRequest(wire.OneWay, pid, method, params, nil)
 	if err != nil {
 		return err
 	}
@@ -101,14 +106,25 @@ func (n *OWTPNode) ConnectAndCall(pid string, cfg ConnectConfig, method string, 
 	return n.Call(pid, method, params, sync, f)
 }
 
-func (n *OWTPNode) newRequest(kind wire.Kind, method string, params any, opts *CallOptions) (*wire.Packet, error) {
+func (n *OWTPNode) newRequest(kind wire.Kind, pid, method string, params any, opts *CallOptions) (*wire.Packet, error) {
 	if n.err != nil {
 		return nil, n.err
 	}
 	if n.ctx.Err() != nil {
 		return nil, &Error{Status: ErrDenialOfService, Msg: "the node is closed", Method: clip(method, 64), cause: errNodeClosed}
 	}
-	data, err := encodeData(params)
+	name := ""
+	if opts != nil {
+		name = opts.Format
+	}
+	if name == "" {
+		name = n.formatTo(pid)
+	}
+	format, err := codec.Lookup(name)
+	if err != nil {
+		return nil, &Error{Status: ErrUnsupportedType, Msg: err.Error(), Method: clip(method, 64), cause: err}
+	}
+	data, err := encodeData(format, params)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +132,7 @@ func (n *OWTPNode) newRequest(kind wire.Kind, method string, params any, opts *C
 	if err != nil {
 		return nil, err
 	}
-	p := &wire.Packet{Kind: kind, Method: method, Nonce: nonce, Data: data}
+	p := &wire.Packet{Kind: kind, Method: method, Nonce: nonce, Data: data, Format: wireFormat(format)}
 	if opts != nil {
 		p.SetMeta(opts.Meta)
 		p.Trace = opts.Trace
@@ -179,10 +195,14 @@ func (n *OWTPNode) send(ctx context.Context, cancel context.CancelFunc, pid stri
 	if err == nil && p.Kind == wire.Heartbeat {
 		err = isPong(out.resp, pid, out.proved)
 	}
+	var resp *Response
+	if err == nil {
+		resp, err = newResponse(out)
+	}
 	if err != nil {
 		return nil, n.callError(ctx, err, out.sent, pid, p)
 	}
-	return newResponse(out), nil
+	return resp, nil
 }
 
 // callBack calls a peer that dialled this node. A connection that is replaced
@@ -227,20 +247,21 @@ func (n *OWTPNode) callError(ctx context.Context, err error, sent bool, pid stri
 	return &e
 }
 
-func newResponse(out outcome) *Response {
+func newResponse(out outcome) (*Response, error) {
 	resp := out.resp
 	if resp == nil {
-		return &Response{}
+		return &Response{}, nil
+	}
+	result, err := resultOf(out.req, resp)
+	if err != nil {
+		return nil, err
 	}
 	r := &Response{
-		Status: resp.Status, Msg: resp.Msg, Result: json.RawMessage(resp.Data),
+		Status: resp.Status, Msg: resp.Msg, Result: result, came: true,
 		proved: out.proved, refused: out.proved && resp.Reason == wire.ReasonNotRun,
-	}
-	if len(resp.Data) == 0 {
-		r.Result = json.RawMessage("null")
 	}
 	if resp.Signature != nil {
 		r.evidence = evidence(out.req, resp)
 	}
-	return r
+	return r, nil
 }

@@ -162,7 +162,7 @@ func (f *listener) callBack(in *inbound, queue string) *remote {
 	s := &spec{
 		ConnectConfig: ConnectConfig{
 			ConnectType: MQ, Address: f.spec.Address, Exchange: f.spec.Exchange, WriteQueueName: queue,
-			EnableSignature: in.mode.Signed(), EnableKeyAgreement: in.mode.Sealed(),
+			EnableSignature: in.mode.Signed(), EnableKeyAgreement: in.mode.Sealed(), DataFormat: f.spec.DataFormat,
 		},
 		suites: f.spec.suites, peer: in.peer.key.ID(), broker: f.spec.broker,
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/owtp-go/owtp/codec"
 	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/atrest"
 	"github.com/owtp-go/owtp/internal/secure"
@@ -158,7 +159,9 @@ type ConnectConfig struct {
 	// Suites are what an agreement may use, the preferred one first: "aes"
 	// (hybrid post-quantum), "sm4". nil means both.
 	Suites []string `json:"suites,omitempty"`
-	// DataFormat is "json", the default.
+	// DataFormat is the format of calls: "json", the default, "protobuf", or
+	// another that is registered with the package codec. On a listener it is
+	// that of calls back; requests are answered in theirs.
 	DataFormat string `json:"dataFormat,omitempty"`
 	// EnableSSL adds TLS below, with the system's roots or with TLS. A
 	// listener needs TLS with a certificate.
@@ -269,8 +272,8 @@ func (c ConnectConfig) check() (*spec, error) {
 		}
 		c = s.ConnectConfig
 	}
-	if c.DataFormat != "" && c.DataFormat != wire.FormatJSON {
-		return nil, fmt.Errorf("owtp: unknown data format %.40q; known is %q", c.DataFormat, wire.FormatJSON)
+	if _, err := codec.Lookup(c.DataFormat); err != nil {
+		return nil, fmt.Errorf("owtp: ConnectConfig.DataFormat: %w", err)
 	}
 	if c.ReadBufferSize < 0 || c.WriteBufferSize < 0 {
 		return nil, fmt.Errorf("owtp: ReadBufferSize %d and WriteBufferSize %d must not be negative", c.ReadBufferSize, c.WriteBufferSize)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	"github.com/owtp-go/owtp/codec"
 	"github.com/owtp-go/owtp/internal/wire"
 )
 
@@ -37,6 +38,7 @@ type Context struct {
 	node    *OWTPNode
 	ctx     context.Context
 	req     *wire.Packet
+	format  codec.Format
 	params  gjson.Result
 	parsed  bool
 	stopped bool
@@ -59,16 +61,33 @@ func (c *Context) Context() context.Context { return c.ctx }
 func (c *Context) Node() *OWTPNode { return c.node }
 
 // Params returns the request's parameters for reading by path, as in
-// ctx.Params().Get("user.name").
+// ctx.Params().Get("user.name"), whichever format carried them. They are empty
+// if they have no JSON form: a Protobuf message that this program does not know.
 func (c *Context) Params() gjson.Result {
 	if !c.parsed {
-		c.params, c.parsed = gjson.ParseBytes(c.req.Data), true
+		if text, err := codec.ToJSON(c.format, c.req.Data); err == nil {
+			c.params = gjson.ParseBytes(text)
+		}
+		c.parsed = true
 	}
 	return c.params
 }
 
-// Data returns the octets of the parameters as they came. They must not be
-// changed.
+// Decode decodes the parameters into what v points to: a struct by its JSON tags
+// or a Protobuf message, whichever format carried them. The error is an [*Error]
+// of status 400 that names the field.
+func (c *Context) Decode(v any) error {
+	if err := codec.Decode(c.format, c.req.Data, v); err != nil {
+		return &Error{Status: ErrBadRequest, Msg: "the parameters do not fit: " + err.Error()}
+	}
+	return nil
+}
+
+// DataFormat returns the name of the parameters' format. The answer has the same.
+func (c *Context) DataFormat() string { return c.format.Name() }
+
+// Data returns the octets of the parameters as they came, in DataFormat. They
+// must not be changed.
 func (c *Context) Data() []byte { return c.req.Data }
 
 // Proved reports whether PID is a node ID that the peer has proved.

@@ -21,7 +21,8 @@ var ErrTrust = errors.New("peer is not trusted")
 var ErrUnknownPeer = errors.New("peer is not connected")
 
 // An Error is what went wrong with a call. [errors.As] finds it in every error
-// of the calling methods; a handler may return or panic with nothing better.
+// of the calling methods. One that a typed handler makes and returns is what its
+// caller gets: status, message and details (see [Handle]).
 type Error struct {
 	Status uint64 // one of the statuses, never 0 or 200
 	Msg    string // what happened, with which value, and what to do
@@ -34,8 +35,22 @@ type Error struct {
 	// MayHaveRun says that the handler may have run. If it is false, it has
 	// not, and the call can be made again without doing anything twice.
 	MayHaveRun bool
+	// Details say more to programs. A handler sets what a result may be; the
+	// caller has it as Response.Result would be, or nil, for DecodeDetails.
+	Details any
 
 	cause error
+	came  bool // from the peer, so that Details have been checked
+}
+
+// DecodeDetails decodes the details into what v points to: a struct by its JSON
+// tags or a Protobuf message, whichever format carried them. Without details it
+// is an error.
+func (e *Error) DecodeDetails(v any) error {
+	if e.Details == nil {
+		return errors.New("owtp: the error has no details")
+	}
+	return decodeValue(e.Details, e.came, v)
 }
 
 func (e *Error) Error() string {

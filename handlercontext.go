@@ -21,7 +21,8 @@ type handlerContext struct {
 	node     *OWTPNode
 	parent   context.Context
 	deadline time.Time
-	claim    *claim // nil: it ends with its parent
+	claim    *claim   // nil: it ends with its parent
+	request  *Context // for FromContext
 
 	mu     sync.Mutex
 	std    context.Context
@@ -62,6 +63,9 @@ func (h *handlerContext) Err() error { return h.standard().Err() }
 // Value implements [context.Context]. The standard library asks for its own
 // contexts by it, where that of the parent would be the wrong one.
 func (h *handlerContext) Value(key any) any {
+	if key == (requestKey{}) {
+		return h.request
+	}
 	h.mu.Lock()
 	fresh := h.std == nil && h.ended == nil
 	h.mu.Unlock()

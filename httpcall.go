@@ -298,7 +298,7 @@ func (r *remote) encode(p *wire.Packet, s *clientSession) (transport.Message, er
 		return transport.Message{Form: transport.Binary, Data: b}, err
 	}
 	in := inbound{form: transport.JSON}
-	if f := r.spec().DataFormat; r.tr.Kind() == transport.MQ || f != "" && f != wire.FormatJSON {
+	if f := r.spec().DataFormat; r.tr.Kind() == transport.MQ || p.Format != "" || f != "" && f != wire.FormatJSON {
 		in.form = transport.Binary // nobody types messages of queues by hand
 	}
 	return in.encode(p)

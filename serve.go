@@ -5,6 +5,7 @@ import (
 	"context"
 	"strings"
 
+	"github.com/owtp-go/owtp/codec"
 	"github.com/owtp-go/owtp/internal/secure"
 	"github.com/owtp-go/owtp/internal/wire"
 )
@@ -50,13 +51,19 @@ func (r *refusal) response(p *wire.Packet) *wire.Packet {
 // It returns the response, which is not proved yet, whether the handler asked
 // for its connection to be closed, and whether anything ran at all. It ends ctx.
 func (n *OWTPNode) run(ctx *handlerContext, peer *Peer, p *wire.Packet, signed bool) (resp *wire.Packet, closeAfter, ran bool) {
+	f, refused := formatOf(p)
+	if refused != nil {
+		ctx.end()
+		return refused.response(p), false, false
+	}
 	c := &Context{
 		PID: peer.id, Method: p.Method, RemoteAddress: peer.remote, Peer: peer,
-		node: n, ctx: ctx, req: p, signed: signed,
+		node: n, ctx: ctx, req: p, format: f, signed: signed,
 	}
+	ctx.request = c
 	n.router.serve(c)
 	ctx.end()
-	resp = n.encodeResponse(p, &c.Resp)
+	resp = n.encodeResponse(p, f, &c.Resp)
 	if c.missing {
 		resp.Reason = wire.ReasonNotRun
 	}
@@ -120,14 +127,14 @@ func failure(p *wire.Packet, status uint64, msg string) *wire.Packet {
 	return out
 }
 
-func (n *OWTPNode) encodeResponse(p *wire.Packet, r *Response) *wire.Packet {
+func (n *OWTPNode) encodeResponse(p *wire.Packet, f codec.Format, r *Response) *wire.Packet {
 	out := response(p)
-	data, err := encodeData(r.Result)
+	data, err := encodeData(f, r.Result)
 	if err != nil {
 		n.log.Error("the handler's result does not encode", "method", p.Method, "err", err)
 		return failure(p, ErrInternalServerError, "the result does not encode")
 	}
-	out.Status, out.Msg, out.Data = r.Status, clip(r.Msg, wire.MaxMessage), data
+	out.Status, out.Msg, out.Data, out.Format = r.Status, clip(r.Msg, wire.MaxMessage), data, wireFormat(f)
 	if len(data)+packetOverhead > n.cfg.Limits.MaxMessage {
 		n.log.Error("the handler's result is larger than a message may be", "method", p.Method, "bytes", len(data), "limit", n.cfg.Limits.MaxMessage)
 		return failure(p, ErrTooLarge, "the result is larger than a message may be")

@@ -204,3 +204,5 @@ func (l *link) checkLifeV1(interval time.Duration) {
 }
 
 var errV1OneWay = newError(ErrBadRequest, "version 1 has no one-way messages; use Call")
+
+var errV1Format = newError(ErrUnsupportedType, "version 1 knows no data format but JSON; leave CallOptions.Format empty")

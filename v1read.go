@@ -1,6 +1,7 @@
 package owtp
 
 import (
+	"bytes"
 	"encoding/json"
 	"unicode/utf8"
 
@@ -96,7 +97,7 @@ func (q *v1Request) trust() *refusal {
 // v1JSON returns a text without the white space around it if it is a JSON value
 // that a packet of this version may hold.
 func v1JSON(text []byte) ([]byte, error) {
-	text = trimSpace(text)
+	text = bytes.Trim(text, " \t\r\n")
 	if len(text) == 0 {
 		return nil, wire.ErrMalformed
 	}
