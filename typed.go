@@ -15,7 +15,8 @@ import (
 // does not run.
 //
 // An error that is, or wraps, an [*Error] that the program made is the answer:
-// status, message and details. Any other one, also that of a call of the handler's
+// status, message and details. That of its context, once it has ended, is answered
+// with status 408. Any other one, also that of a call of the handler's
 // own, is logged and answers 500, and the caller learns nothing of it.
 // [FromContext] gives the request to who needs more of it.
 func Handle[In, Out any](n *OWTPNode, method string, f func(ctx context.Context, in In) (Out, error), opts ...HandleOption) error {
@@ -45,6 +46,10 @@ func (c *Context) fail(err error) {
 	var e *Error
 	if errors.As(err, &e) && e.forCaller() {
 		c.Response(e.Details, e.Status, e.Msg)
+		return
+	}
+	if c.ctx.Err() != nil && errors.Is(err, c.ctx.Err()) { // the time that the caller gave is over, or the caller is
+		c.Response(nil, ErrRequestTimeout, "the handler ran out of time")
 		return
 	}
 	c.node.log.Error("handler failed", "method", c.Method, "peer", c.PID, "err", err)
