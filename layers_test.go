@@ -43,7 +43,8 @@ var layers = map[string][]string{
 	"internal/amqpt":     {"transport"},
 	"session/memory":     {"session"},
 	// L2: the node.
-	"": {"identity", "internal/atrest", "internal/wire", "internal/loglimit", "transport", "session", "codec", "internal/legacy", "internal/secure", "internal/httpt", "internal/wst", "internal/memt", "internal/amqpt", "session/memory"},
+	"internal/teststubs": {"", "internal/testpb"}, // above it, for its tests
+	"":                   {"identity", "internal/atrest", "internal/wire", "internal/loglimit", "transport", "session", "codec", "internal/legacy", "internal/secure", "internal/httpt", "internal/wst", "internal/memt", "internal/amqpt", "session/memory"},
 }
 
 // isContrib: what registers itself when it is imported, and sees public packages

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/owtp-go/owtp"
 	"github.com/owtp-go/owtp/codec"
@@ -263,4 +264,31 @@ func TestFromContext(t *testing.T) {
 	if !answer(t, s.client, "testhost", "who", nil).JsonData().Bool() {
 		t.Error("a context made of a handler's does not lead to its request")
 	}
+}
+
+// A handler that gives up when its context ends has not failed. An end that it
+// made for itself is a failure.
+func TestTypedHandlersOutOfTime(t *testing.T) {
+	inFormats(t, func(t *testing.T, s *stage, opts *owtp.CallOptions) {
+		answered := make(chan uint64, 1)
+		s.host.HandleFinishFunc(func(ctx *owtp.Context) { answered <- ctx.Resp.Status })
+		must(t, owtp.Handle(s.host, "late", func(ctx context.Context, _ any) (any, error) {
+			<-ctx.Done()
+			return nil, fmt.Errorf("waiting: %w", ctx.Err())
+		}))
+		must(t, owtp.Handle(s.host, "own", func(ctx context.Context, _ any) (any, error) {
+			ctx, cancel := context.WithCancel(ctx)
+			cancel()
+			return nil, ctx.Err()
+		}))
+		short := *opts
+		short.Timeout = 20 * time.Millisecond
+		_, err := owtp.Invoke[any](background(t), s.client, "testhost", "late", nil, &short)
+		wantStatus(t, err, owtp.ErrRequestTimeout)
+		if got := within(t, answered, "the answer"); got != owtp.ErrRequestTimeout {
+			t.Errorf("the handler's answer is %d", got)
+		}
+		_, err = owtp.Invoke[any](background(t), s.client, "testhost", "own", nil, opts)
+		wantStatus(t, err, owtp.ErrInternalServerError)
+	})
 }
