@@ -79,7 +79,7 @@ layer_of() {
 	transport/transporttest | session/sessiontest | codec | internal/stubs | internal/httpguard | internal/servers) echo 2 ;;
 	internal/secure | internal/httpt | internal/wst | internal/memt | internal/amqpt | internal/legacy | session/memory | session/file) echo 3 ;;
 	.) echo 4 ;;
-	contrib/* | internal/teststubs) echo 5 ;;
+	contrib/* | internal/teststubs | examples/stubs/walletpb) echo 5 ;;
 	cmd/* | examples | examples/* | bench | bench/* | proto/generate) echo 6 ;;
 	esac
 }
