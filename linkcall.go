@@ -45,9 +45,6 @@ func (l *link) deliver(p *wire.Packet) {
 // call sends a request and waits for the answer to it. sent reports whether the
 // peer may have got the request.
 func (l *link) call(ctx context.Context, p *wire.Packet) (resp *wire.Packet, sent bool, err error) {
-	if l.v1 != nil && p.Format != "" {
-		return nil, false, errV1Format
-	}
 	if l.v1 != nil {
 		resp, sent, _, err = l.callV1(ctx, p)
 		return resp, sent, err

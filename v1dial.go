@@ -34,6 +34,8 @@ func v1Carries(p *wire.Packet) error {
 		return errV1Ping
 	case p.Kind != wire.Request:
 		return errV1OneWay
+	case p.Format != "":
+		return errV1Format
 	case len(p.Meta) > 0 || p.Trace != "" || !p.CallKey.IsZero():
 		return errV1Extras
 	}
