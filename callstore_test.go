@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"testing"
 	"time"
 
@@ -52,6 +53,21 @@ func TestOwnCalls(t *testing.T) {
 	if got, err := c.get(ctx, key); err != nil || got.State != wire.CallDone || len(got.Attempts) != 2 {
 		t.Errorf("after the swap: %+v, %v", got, err)
 	}
+	// Everything comes back, and what was there before does not.
+	version := second
+	for _, want := range []wire.CallRecord{
+		{State: wire.CallFree, Owner: wire.Nonce{7}, Lease: 8, Digest: wire.Digest{9}, Attempts: []wire.Nonce{{1}}, Reply: []byte("reply")},
+		{State: wire.CallDone, Attempts: []wire.Nonce{{1}, {2}, {3}}, Reply: []byte{}},
+		{State: wire.CallDone, Attempts: []wire.Nonce{}},
+		{State: wire.CallRunning, Attempts: []wire.Nonce{{4}}},
+	} {
+		if version, err = c.swap(ctx, key, version, &want, time.Minute); err != nil || version == 0 {
+			t.Fatalf("swap: version %d, %v", version, err)
+		}
+		if got, err := c.get(ctx, key); err != nil || !reflect.DeepEqual(got.CallRecord, want) || got.version != version {
+			t.Errorf("got %+v, version %d, %v; want %+v, version %d", got.CallRecord, got.version, err, want, version)
+		}
+	}
 	ended, cancel := context.WithCancel(ctx)
 	cancel()
 	if _, err := c.insert(ended, "other", &rec, time.Minute); !errors.Is(err, context.Canceled) || maybeWritten(err) {
@@ -80,6 +96,10 @@ func TestOwnCallsEnd(t *testing.T) {
 		t.Fatalf("swap: version %d, %v", v, err)
 	}
 	insert("long", 10*shareStep)
+	full := insert("full", shareStep/2)
+	if v, err := c.swap(ctx, "full", full, &wire.CallRecord{State: wire.CallDone, Attempts: []wire.Nonce{{1}, {2}}, Reply: []byte("reply")}, shareStep/2); v == 0 || err != nil {
+		t.Fatalf("swap: version %d, %v", v, err)
+	}
 	c.born = c.born.Add(-shareStep / 2)
 	if _, err := c.get(ctx, "short0"); !errors.Is(err, session.ErrNotFound) {
 		t.Errorf("after its time: %v", err)
@@ -95,8 +115,12 @@ func TestOwnCallsEnd(t *testing.T) {
 	c.sweep()
 	left, lists := 0, 0
 	for i := range c.shards {
-		left += len(c.shards[i].records)
-		lists += len(c.shards[i].ends)
+		s := &c.shards[i]
+		left += len(s.records)
+		lists += len(s.ends)
+		if len(s.attempts)+len(s.replies) != 0 || s.most > len(s.records) {
+			t.Errorf("shard %d: %d lists of attempts and %d replies are left, and room for %d records", i, len(s.attempts), len(s.replies), s.most)
+		}
 	}
 	if left != 3 || lists > 3 {
 		t.Errorf("%d records and %d lists are left, want 3 and as many", left, lists)

@@ -61,11 +61,14 @@ func (n *OWTPNode) settle(c *claim, resp *wire.Packet, ran bool) {
 
 // outcome returns what keeps the answer of a handler that ran.
 func (n *OWTPNode) outcome(c *claim, resp *wire.Packet) finish {
-	kept := wire.Packet{Kind: wire.Response, Status: resp.Status, Msg: resp.Msg, Data: resp.Data, Format: resp.Format}
-	// The parser wants a response's nonce; each attempt gets its own.
-	reply := kept.Append(nil)
-	if c.once || !n.claims.keep(slot{c.slot.peerID, c.slot.named, c.end()}, len(reply), n.now()) {
-		reply = nil
+	var reply []byte
+	if !c.once {
+		// The parser wants a response's nonce; each attempt gets its own.
+		kept := wire.Packet{Kind: wire.Response, Status: resp.Status, Msg: resp.Msg, Data: resp.Data, Format: resp.Format}
+		reply = kept.Append(nil)
+		if !n.claims.keep(slot{c.slot.peerID, c.slot.named, c.end()}, len(reply), n.now()) {
+			reply = nil
+		}
 	}
 	done := func(ctx context.Context, c *claim) error {
 		return n.change(ctx, c, func(rec *wire.CallRecord) { rec.State, rec.Reply = wire.CallDone, reply })
