@@ -223,7 +223,9 @@ type ConnectConfig struct {
 	// listener takes requests from ReadQueueName, by default the node's own,
 	// "owtp.node." and its ID; to dial, WriteQueueName is where the peer takes
 	// them, by default the same with the peer's ID. Messages are published to
-	// Exchange, which must exist, by default the broker's nameless one.
+	// Exchange, which must exist, by default the broker's nameless one. A
+	// listener with AllowV1 needs Exchange, and in WriteQueueName the queue
+	// that the version 1 peer reads.
 	Account        string `json:"account,omitempty"`
 	Password       string `json:"password,omitempty"`
 	Exchange       string `json:"exchange,omitempty"`
@@ -365,7 +367,7 @@ func (c ConnectConfig) checkListen() (*spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.broker != nil && c.WriteQueueName != "" {
+	if s.broker != nil && c.WriteQueueName != "" && !c.AllowV1 {
 		return nil, fmt.Errorf("owtp: ConnectConfig.WriteQueueName is for Connect; a listener answers to the queue that the caller names")
 	}
 	if s.broker == nil {

@@ -151,7 +151,8 @@
 // For message queues:
 //
 //   - Account, Password: of the broker; none
-//   - WriteQueueName, to dial: the peer's queue; "owtp.node." and the peer's ID
+//   - WriteQueueName, to dial: the peer's queue; "owtp.node." and the peer's ID.
+//     To listen with AllowV1: the queue that the version 1 peer reads
 //   - ReadQueueName, to listen: the node's queue; "owtp.node." and its own ID
 //   - Exchange: that messages are published to; the broker's nameless one
 //

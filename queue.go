@@ -26,6 +26,9 @@ func (f *listener) serveQueued(ctx context.Context, in *inbound, m transport.Mes
 	if f.remote != nil && f.remote.ctx.Err() != nil {
 		return transport.Message{}, &transport.Refusal{Status: int(ErrDenialOfService), Reason: "the connection is closing"}
 	}
+	if m.Form == transport.Legacy {
+		return f.answerV1Queued(ctx, in.peer, m)
+	}
 	answer, err := f.answer(ctx, in, m)
 	if err == nil && in.request != nil && in.request.Kind == wire.OneWay {
 		return transport.Message{}, nil // nobody waits for it

@@ -16,6 +16,7 @@ import (
 
 	"github.com/mr-tron/base58"
 
+	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/legacy"
 	"github.com/owtp-go/owtp/internal/secure"
 	"github.com/owtp-go/owtp/internal/wire"
@@ -634,17 +635,7 @@ func TestV1BesideVersion2(t *testing.T) {
 	t.Parallel()
 	h := newV1Host(t, ConnectConfig{}, func(c *NodeConfig) { c.Limits = Limits{} })
 	h.node.now = time.Now
-	keep := func(ctx *Context) {
-		if v := ctx.GetSession("k"); v != nil {
-			ctx.Response(v, 601, "")
-			return
-		}
-		ctx.Response(ctx.PID, 200, "")
-		if err := ctx.SetSession("k", ctx.PID); err != nil {
-			ctx.Response(nil, 602, err.Error())
-		}
-	}
-	if err := h.node.HandleFunc("keep", keep); err != nil {
+	if err := h.node.HandleFunc("keep", v1Keep); err != nil {
 		t.Fatal(err)
 	}
 	c := newV1Stranger(t)
@@ -675,27 +666,33 @@ func TestV1BesideVersion2(t *testing.T) {
 	}
 }
 
+// version2 are signed packets of version 2, in all their forms, and a hello.
+func (h *v1Host) version2(method string, key *identity.PrivateKey) [][]byte {
+	h.t.Helper()
+	epoch, err := h.node.state.epoch(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	p := &wire.Packet{
+		Kind: wire.Request, Method: method, Nonce: wire.Nonce{1}, Data: []byte("1"), Mode: wire.ModeSigned, Transport: uint8(transport.HTTP),
+		Recipient: wire.ID(h.node.local.Key.ID()), Epoch: epoch, Time: uint64(h.now.Load()),
+	}
+	if err := secure.Sign(rand.Reader, key, p); err != nil {
+		h.t.Fatal(err)
+	}
+	envelope, err := p.AppendJSON(nil)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return [][]byte{envelope, p.Append(wire.AppendHeader(nil, wire.TypePackets)), wire.AppendHeader(nil, wire.TypeHello)}
+}
+
 // Nobody turns one version into the other on the way.
 func TestV1AttackTurnVersion(t *testing.T) {
 	t.Parallel()
 	h := newV1Host(t, ConnectConfig{})
 	key := NewRandomCertificate().key
-	epoch, err := h.node.state.epoch(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &wire.Packet{
-		Kind: wire.Request, Method: "echo", Nonce: wire.Nonce{1}, Data: []byte("1"), Mode: wire.ModeSigned, Transport: uint8(transport.HTTP),
-		Recipient: wire.ID(h.node.local.Key.ID()), Epoch: epoch, Time: uint64(h.now.Load()),
-	}
-	if err := secure.Sign(rand.Reader, key, p); err != nil {
-		t.Fatal(err)
-	}
-	envelope, err := p.AppendJSON(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, body := range [][]byte{envelope, p.Append(wire.AppendHeader(nil, wire.TypePackets)), wire.AppendHeader(nil, wire.TypeHello)} {
+	for _, body := range h.version2("echo", key) {
 		if got := h.post(string(body), key.Public().String()); got != "" {
 			t.Errorf("version 2 as version 1: %s", got)
 		}

@@ -36,6 +36,11 @@ func (s *spec) checkV1() error {
 		trust: s.InsecureV1TrustAgreement, bareText: s.InsecureV1BareText, anyTime: s.InsecureV1AnyTime,
 		admits: s.Authorize,
 	}
+	if s.broker != nil {
+		if err := s.checkV1Queues(); err != nil {
+			return err
+		}
+	}
 	var err error
 	s.v1.allowed, err = idSet("AllowV1Peers", s.AllowV1Peers)
 	return err

@@ -27,6 +27,9 @@ func (f *listener) answerV1(ctx context.Context, peer *Peer, m transport.Message
 	p, err := legacy.ParsePacket(m.Data, f.node.cfg.Limits.MaxMessage)
 	if err != nil {
 		f.node.log.Debug("version 1 packet cannot be read", "remote", peer.remote, "err", err)
+		if f.kind == transport.MQ { // to the dead letters, where somebody may look for it
+			return transport.Message{}, badMessage(err)
+		}
 		return silence, nil
 	}
 	answer, _ := f.node.serveV1(ctx, in, p)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/owtp-go/owtp/internal/legacy"
 	"github.com/owtp-go/owtp/internal/wire"
+	"github.com/owtp-go/owtp/transport"
 )
 
 // execute brings a request that has passed all checks to its handler. The packet
@@ -18,7 +19,7 @@ func (q *v1Request) execute(ctx context.Context) (resp *wire.Packet, closeAfter 
 	w := &wire.Packet{Kind: wire.Request, Method: q.p.Method, Data: q.data, Time: uint64(max(q.p.Time, 0))}
 	recorded, r := q.recorded(ctx, w)
 	if r != nil {
-		return r.response(w), false
+		return q.again(r).response(w), false
 	}
 	if recorded == nil {
 		if r := q.admit(); r != nil {
@@ -36,7 +37,7 @@ func (q *v1Request) execute(ctx context.Context) (resp *wire.Packet, closeAfter 
 		return answer, false
 	}
 	defer q.leave()
-	c.once = true
+	c.once = q.peer.kind != transport.MQ // where the broker may, for the same packet
 	if q.peer.link != nil && q.peer.key != nil && q.request != nil {
 		n.v1Known(q.peer.link, q.peer.id)
 	}
@@ -59,12 +60,19 @@ type v1Record struct {
 	epoch  wire.Nonce
 }
 
+// v1OpenCalls is whom requests are recorded under that only a broker can repeat.
+const v1OpenCalls = v1Prefix + openCalls
+
 // recorded returns what keeps a copy of the request from running, or nil if
 // nothing can: nobody could tell a copy of it from a second call.
 func (q *v1Request) recorded(ctx context.Context, w *wire.Packet) (*v1Record, *refusal) {
 	var digest wire.Digest
 	rec := *w
 	peerID := q.peer.id
+	once := false
+	if q.request != nil && !q.signed {
+		digest, once = legacy.Once(q.p)
+	}
 	switch {
 	case q.signed:
 		var err error
@@ -74,16 +82,19 @@ func (q *v1Request) recorded(ctx context.Context, w *wire.Packet) (*v1Record, *r
 		if q.in.rules.anyTime {
 			rec.Remaining = uint64(maxRemaining / time.Millisecond)
 		}
-	case q.request != nil:
-		var ok bool
-		if digest, ok = legacy.Once(q.p); !ok {
-			return nil, nil
-		}
+	case once:
 		if q.peer.key == nil {
 			peerID = "v1" // all who are not proved share what one peer has
 		}
 		// The time is not sealed: a copy is fresh as long as its session is.
 		rec.Remaining = uint64(maxV1Session / time.Millisecond)
+	case q.peer.kind == transport.MQ:
+		// Against the broker's own copies, as an open request of this version.
+		var err error
+		if digest, err = legacy.Whole(q.p); err != nil {
+			return nil, v1Garbled
+		}
+		peerID = v1OpenCalls
 	default:
 		return nil, nil
 	}
@@ -126,7 +137,7 @@ func (e *v1Epoch) since(n *OWTPNode, now wire.Nonce) int64 {
 // who counts the request. A connection's have been counted when they came in.
 func (q *v1Request) who() string {
 	if q.peer.key == nil {
-		return host(q.peer.remote)
+		return v1Prefix + host(q.peer.remote) // apart from those of this version there
 	}
 	return q.peer.id
 }

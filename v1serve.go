@@ -8,6 +8,7 @@ import (
 	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/legacy"
 	"github.com/owtp-go/owtp/internal/wire"
+	"github.com/owtp-go/owtp/transport"
 )
 
 // Serving requests of version 1. What a packet must pass before its handler runs
@@ -77,13 +78,27 @@ func (n *OWTPNode) serveV1(ctx context.Context, in *v1Inbound, p *legacy.Packet)
 	q := &v1Request{n: n, in: in, p: p, peer: *in.peer}
 	defer q.release()
 	if r := q.check(ctx); r != nil {
-		return q.refuse(r), false
+		return q.refuse(q.again(r)), false
 	}
 	if q.response != nil && q.request == nil { // it began an agreement, and that is all
 		return q.answer(&wire.Packet{Status: StatusSuccess, Msg: "success", Data: []byte("null")}), false
 	}
 	resp, closeAfter := q.execute(ctx)
 	return q.answer(resp), closeAfter
+}
+
+// again is the refusal of what a broker has delivered before, perhaps. Whoever
+// got it first may have run it, so that it must not be said that nobody has,
+// unless nobody would.
+func (q *v1Request) again(r *refusal) *refusal {
+	switch r {
+	case v1Unsigned, v1NoNonce, v1Plain, v1NoKey, v1Garbled:
+		return r
+	}
+	if q.in.redelivered {
+		return refuseUnknown
+	}
+	return r
 }
 
 func (q *v1Request) release() {
@@ -224,7 +239,11 @@ func (q *v1Request) fresh() *refusal {
 		return nil
 	}
 	now, window := n.now().Unix(), int64(n.cfg.Window/time.Second)
-	if p.Time < now-window || p.Time > now+window {
+	age := window
+	if q.peer.kind == transport.MQ { // as long as its caller waits it may lie in a queue
+		age = max(age, int64(n.timeout()/time.Second))
+	}
+	if p.Time < now-age || p.Time > now+window {
 		return v1Clock
 	}
 	return nil

@@ -53,13 +53,16 @@ are not signed or not sealed are refused.
 in the address. Several processes with one key share the work of one queue.
 
 --allow-v1 serves nodes of protocol version 1 as well. --sign and --encrypt are
-demands on them too; without --sign they are whoever they say.`,
+demands on them too; without --sign they are whoever they say. Over RabbitMQ such
+a node reads one queue and writes to another, and names an exchange: the first is
+--v1-answer-queue here, the second the one after # in --mq, the third --exchange.`,
 		Example: `  owtp serve
   owtp serve --key server.pem --sign --encrypt
   owtp serve --http 127.0.0.1:0 --ws "" --json      # any free port, HTTP only
   owtp serve --http :443 --ws :444 --tls-cert cert.pem --tls-key key.pem --key server.pem --sign
   owtp serve --http "" --ws "" --mq nats://node@127.0.0.1:4222 --password-file mq.secret --encrypt
   owtp serve --key server.pem --sign --allow-v1 --v1-cert-file face.pem
+  owtp serve --key server.pem --allow-v1 --mq amqp://wallet@mq.example#to-server --v1-answer-queue to-client --exchange amq.direct
   owtp serve --mq amqps://wallet@mq.example/prod#orders --password-file mq.secret --key server.pem --sign`,
 		Args: arguments(0, 0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd.Context(), c, o) },
@@ -84,11 +87,14 @@ func serve(ctx context.Context, c *console, o serveOptions) error {
 	if err != nil {
 		return err
 	}
-	if err := o.v1.apply(ctx, c, configs); err != nil {
+	if err := o.v1.check(len(configs), o.queues.rabbits()); err != nil {
 		return err
 	}
 	queues, err := o.queues.configs(ctx, c)
 	if err != nil {
+		return err
+	}
+	if err := o.v1.apply(ctx, c, configs, queues); err != nil {
 		return err
 	}
 	for _, cfg := range queues {

@@ -33,6 +33,16 @@ func (q *servedQueues) register(cmd *cobra.Command) {
 	f.StringVar(&q.ca, "ca", "", "PEM file with the certificates that sign the brokers' TLS (default: the system's)")
 }
 
+// rabbits counts the brokers that are RabbitMQ.
+func (q *servedQueues) rabbits() (n int) {
+	for _, text := range q.addresses {
+		if overRabbit(text) {
+			n++
+		}
+	}
+	return n
+}
+
 // configs asks for passwords where no file has them.
 func (q *servedQueues) configs(ctx context.Context, c *console) ([]owtp.ConnectConfig, error) {
 	if len(q.addresses) == 0 {

@@ -23,6 +23,14 @@
 // RabbitMQ closes a channel that owes an acknowledgement for consumer_timeout, by
 // default half an hour: it must be longer than handlers take.
 //
+// # Version 1
+//
+// With Config.Legacy, what has the content type text/plain in the node's queues
+// is a message of protocol version 1 (legacy.go). Its nodes name an exchange, the
+// queue that they read, which they declare themselves, and the queue that they
+// write to: Config.Exchange and Config.ReadQueueName here, while the handler says
+// where answers go. That queue is not declared here, or its reader could not.
+//
 // # Permissions
 //
 // RabbitMQ's least for a node named NAME that listens on QUEUE, as regular

@@ -65,6 +65,9 @@ func expiresOf(text string, most time.Duration) time.Duration {
 
 // read checks a delivered request.
 func (e *endpoint) read(queue string, d amqp.Delivery) (transport.Message, *transport.Refusal) {
+	if e.legacy(d) {
+		return e.readLegacy(queue, d)
+	}
 	form, refusal := e.check(d)
 	if refusal != nil {
 		return transport.Message{}, refusal
@@ -82,17 +85,23 @@ func (e *endpoint) read(queue string, d amqp.Delivery) (transport.Message, *tran
 // check is for requests and answers.
 func (e *endpoint) check(d amqp.Delivery) (transport.Form, *transport.Refusal) {
 	form, ok := formOf(d.ContentType)
-	switch {
-	case !ok:
+	if !ok {
 		return 0, &transport.Refusal{Status: http.StatusUnsupportedMediaType, Reason: "content type is neither " + typeBinary + " nor " + typeJSON}
-	case d.ContentEncoding != "":
-		return 0, &transport.Refusal{Status: http.StatusUnsupportedMediaType, Reason: "no content encoding is understood"}
-	case len(d.Body) > e.cfg.MaxMessage:
-		return 0, &transport.Refusal{Status: http.StatusRequestEntityTooLarge, Reason: "message too large"}
-	case len(d.Body) == 0:
-		return 0, &transport.Refusal{Status: http.StatusBadRequest, Reason: "empty message"}
 	}
-	return form, nil
+	return form, e.checkBody(d)
+}
+
+// checkBody is for messages of both versions.
+func (e *endpoint) checkBody(d amqp.Delivery) *transport.Refusal {
+	switch {
+	case d.ContentEncoding != "":
+		return &transport.Refusal{Status: http.StatusUnsupportedMediaType, Reason: "no content encoding is understood"}
+	case len(d.Body) > e.cfg.MaxMessage:
+		return &transport.Refusal{Status: http.StatusRequestEntityTooLarge, Reason: "message too large"}
+	case len(d.Body) == 0:
+		return &transport.Refusal{Status: http.StatusBadRequest, Reason: "empty message"}
+	}
+	return nil
 }
 
 // readAnswer makes of a delivery what Exchange returns.

@@ -62,6 +62,10 @@ func (e *endpoint) call(from transport.Remote, m transport.Message) (answer tran
 // asked, and acknowledges the request.
 func (c *consumer) answer(d amqp.Delivery, m transport.Message) {
 	e := c.e
+	if e.legacy(d) {
+		c.answerLegacy(d, m)
+		return
+	}
 	to := m.To
 	if to == "" && isReplyQueue(d.ReplyTo) {
 		to = d.ReplyTo
@@ -84,6 +88,10 @@ func (c *consumer) answer(d amqp.Delivery, m transport.Message) {
 // refuse says what is wrong with a request, and puts it to the dead letters.
 func (c *consumer) refuse(d amqp.Delivery, refusal *transport.Refusal) {
 	e := c.e
+	if e.legacy(d) {
+		c.refuseLegacy(d, refusal)
+		return
+	}
 	e.log.Debug("owtp: AMQP request refused", "status", refusal.Status, "reason", refusal.Reason)
 	if isReplyQueue(d.ReplyTo) {
 		if err := e.deliver(d.ReplyTo, d, 0, writeRefusal(refusal)); err != nil {

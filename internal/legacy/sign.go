@@ -144,6 +144,13 @@ func Once(p *Packet) (d wire.Digest, ok bool) {
 	return sm3.Sum(text), p.Version == 1
 }
 
+// Whole names a packet by everything in it, for those that nothing else tells
+// from a copy of a message broker's.
+func Whole(p *Packet) (d wire.Digest, err error) {
+	text, err := p.Append(nil)
+	return sm3.Sum(text), err
+}
+
 // Complaint is what version 1's nodes answer to a key that they cannot read.
 func Complaint(key string) string {
 	for _, r := range key {
