@@ -15,7 +15,6 @@ import (
 
 	"github.com/owtp-go/owtp/codec"
 	"github.com/owtp-go/owtp/identity"
-	"github.com/owtp-go/owtp/internal/atrest"
 	"github.com/owtp-go/owtp/internal/secure"
 	"github.com/owtp-go/owtp/internal/wire"
 	"github.com/owtp-go/owtp/session"
@@ -75,6 +74,10 @@ type NodeConfig struct {
 	// MaxQueueTime is how long a message may lie in a queue. 0 means 1 h; at
 	// most 24 h.
 	MaxQueueTime time.Duration
+	// Describe answers the method "owtp.describe", for whoever may call at all:
+	// the names of all methods and, for those generated from .proto files, the
+	// descriptors of their files. owtp describe prints it.
+	Describe bool
 	// Limits bound what peers can make the node do.
 	Limits Limits
 	// Logger is told what happens. nil means nobody is. Of lines with one
@@ -118,21 +121,6 @@ func (c NodeConfig) withDefaults(processors int) (NodeConfig, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return c, nil
-}
-
-// storeKey returns a copy of the key that seals, if both keys are right.
-func (c *NodeConfig) storeKey() ([]byte, error) {
-	key := slices.Clone(c.StoreKey)
-	if key == nil {
-		var err error
-		if key, err = secure.DefaultStoreKey(c.Cert.key); err != nil {
-			return nil, err
-		}
-	}
-	if err := atrest.Check(key, c.PreviousStoreKey); err != nil {
-		return nil, fmt.Errorf("owtp: NodeConfig.%w", err)
-	}
-	return key, nil
 }
 
 // Format keeps the store keys out of logs.

@@ -102,6 +102,13 @@ func TestConfigEveryNodeField(t *testing.T) {
 		"Trust":        refused("Trust", func(c *owtp.NodeConfig) { c.Trust = 7 }),
 		"Window":       refused("Window", func(c *owtp.NodeConfig) { c.Window = 6 * time.Minute }),
 		"MaxQueueTime": refused("MaxQueueTime", func(c *owtp.NodeConfig) { c.MaxQueueTime = 25 * time.Hour }),
+		"Describe": func(t *testing.T) {
+			s := newStage(t, way{connect: owtp.Memory}, describes)
+			s.connect(t)
+			if resp := answer(t, s.client, "testhost", "owtp.describe", nil); !resp.JsonData().Get("methods").IsArray() {
+				t.Errorf("it answers %v", resp)
+			}
+		},
 		"Limits": func(t *testing.T) {
 			_, err := owtp.New(owtp.NodeConfig{Cert: cert, Limits: owtp.Limits{MaxMessage: 17}})
 			wantErr(t, err, "Limits.MaxMessage")

@@ -109,6 +109,7 @@
 //   - Trust: whom to believe at first contact; [TrustFirstContact]
 //   - Window: how far clocks may differ on HTTP and MQ; 30 s
 //   - MaxQueueTime: how long a message may lie in a queue; 1 h
+//   - Describe: answer "owtp.describe", which lists methods; false
 //   - Limits: what peers can make the node do; see [Limits]
 //   - Logger: who is told what happens; nobody
 //

@@ -104,6 +104,11 @@ func newNode(cfg NodeConfig, rand io.Reader, now func() time.Time) (*OWTPNode, e
 		v1Sessions: make(map[*v1Sessions]struct{}), v1Links: make(map[string]*link),
 	}
 	n.router.fold()
+	if cfg.Describe {
+		if err := n.router.bind(describeMethod, n.describe, Repeatable()); err != nil {
+			return nil, err
+		}
+	}
 	if n.peerstore == nil {
 		m, err := NewSessionManager("memory", nil)
 		if err != nil {

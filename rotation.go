@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/owtp-go/owtp/internal/atrest"
 	"github.com/owtp-go/owtp/internal/secure"
 	"github.com/owtp-go/owtp/session"
 )
@@ -110,4 +112,19 @@ func (st *state) move(ctx context.Context, purpose, key string) (bool, error) {
 			return true, nil
 		}
 	}
+}
+
+// storeKey returns a copy of the key that seals, if both keys are right.
+func (c *NodeConfig) storeKey() ([]byte, error) {
+	key := slices.Clone(c.StoreKey)
+	if key == nil {
+		var err error
+		if key, err = secure.DefaultStoreKey(c.Cert.key); err != nil {
+			return nil, err
+		}
+	}
+	if err := atrest.Check(key, c.PreviousStoreKey); err != nil {
+		return nil, fmt.Errorf("owtp: NodeConfig.%w", err)
+	}
+	return key, nil
 }

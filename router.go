@@ -50,11 +50,14 @@ func (n *OWTPNode) HandleFunc(method string, handler HandlerFunc, opts ...Handle
 	if handler == nil {
 		return fmt.Errorf("owtp: the handler of method %q is nil", method)
 	}
+	return n.router.bind(method, handler, opts...)
+}
+
+func (r *router) bind(method string, handler HandlerFunc, opts ...HandleOption) error {
 	rt := &route{handle: handler}
 	for _, o := range opts {
 		o(rt)
 	}
-	r := &n.router
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	routes := make(map[string]*route)
