@@ -127,6 +127,7 @@ func TestTypedHandlersNameTheFieldThatDoesNotFit(t *testing.T) {
 			{"transfer", map[string]any{"amount": "12"}, "amount"},
 			{"transfer", map[string]any{"to": 7}, "to"},
 			{"transfer", map[string]any{"notes": []any{"a", 2}}, "notes"},
+			{"transfer", map[string]any{"AMOUNT": 1000, "amount": 1}, "AMOUNT"}, // who reads by path sees 1
 			{"transfer", []int{1}, ""},
 			{"order", map[string]any{"items": []any{map[string]any{"id": "x"}}}, "id"},
 		} {

@@ -236,7 +236,11 @@ func (d *decoder) structValue(n *node, b []byte, v reflect.Value) error {
 		if err != nil {
 			return err
 		}
-		if f := s.field(name); f != nil { // what the struct does not have is passed over
+		f, err := s.field(name)
+		if err != nil {
+			return err
+		}
+		if f != nil { // what the struct does not have is passed over
 			if err := d.value(inner, v.Field(f.index)); err != nil {
 				return within(f.name, err)
 			}

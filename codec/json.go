@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"reflect"
 
 	"google.golang.org/protobuf/proto"
 
@@ -60,7 +61,10 @@ func (jsonFormat) decode(data []byte, v any) error {
 	if errors.As(err, &e) {
 		return &Error{Field: e.Field, Msg: e.Value + " does not fit into " + e.Type.String()}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return exactNames(data, reflect.TypeOf(v)) // which are well formed by now
 }
 
 func (jsonFormat) ToJSON(data []byte) ([]byte, error) { return data, nil }

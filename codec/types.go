@@ -28,7 +28,8 @@ var (
 type structType struct {
 	fields  []structField
 	byName  map[string]int
-	viaJSON bool // it has what only encoding/json knows
+	folded  map[string]string // names by what foldName makes of them
+	viaJSON bool              // it has what only encoding/json knows
 }
 
 type structField struct {
@@ -57,7 +58,7 @@ func (ts *types) of(t reflect.Type) *structType {
 }
 
 func newStructType(t reflect.Type) *structType {
-	s := &structType{byName: make(map[string]int)}
+	s := &structType{byName: make(map[string]int), folded: make(map[string]string)}
 	for i := range t.NumField() {
 		f := t.Field(i)
 		tag := f.Tag.Get("json")
@@ -92,6 +93,7 @@ func newStructType(t reflect.Type) *structType {
 	slices.SortFunc(s.fields, func(a, b structField) int { return cmp.Compare(a.name, b.name) })
 	for i, f := range s.fields {
 		s.byName[f.name] = i
+		s.folded[foldName([]byte(f.name))] = f.name
 	}
 	return s
 }
@@ -103,16 +105,13 @@ func plainName(name string) bool {
 	})
 }
 
-// field finds the field of a name, exactly or, as encoding/json does, by a name
-// that differs in letter case only.
-func (s *structType) field(name []byte) *structField {
+// field finds the field of a name; nil if there is none.
+func (s *structType) field(name []byte) (*structField, error) {
 	if i, ok := s.byName[string(name)]; ok {
-		return &s.fields[i]
+		return &s.fields[i], nil
 	}
-	for i := range s.fields {
-		if strings.EqualFold(s.fields[i].name, string(name)) {
-			return &s.fields[i]
-		}
+	if field, ok := s.folded[foldName(name)]; ok {
+		return nil, misspelt(name, field)
 	}
-	return nil
+	return nil, nil
 }
