@@ -284,6 +284,9 @@ func (n *OWTPNode) agree(ctx context.Context, pid, suite string) error {
 	defer cancel()
 	r.mu.Lock()
 	r.sealed = true
+	if r.v1 != nil && r.link != nil && !meets(r.link.mode, r.modeLocked()) {
+		r.link.leaving.Store(true) // no call goes out on it any more
+	}
 	if len(r.suites) != 1 || r.suites[0] != s {
 		r.suites = []*secure.Suite{s}
 		if r.session != nil && r.session.Suite != s {

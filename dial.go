@@ -20,7 +20,10 @@ func (r *remote) dial(ctx context.Context, mode wire.Mode) (*link, error) {
 	r.mu.Lock()
 	s, suites, pin := r.spec(), r.suites, r.pin
 	r.mu.Unlock()
-	conn, err := r.tr.(transport.ConnDialer).DialConn(ctx, n.dialConfig(s))
+	if r.v1 != nil {
+		return r.dialV1(ctx, mode)
+	}
+	conn, err := r.tr.(transport.ConnDialer).DialConn(ctx, n.transportConfig(s))
 	if err != nil {
 		return nil, err
 	}

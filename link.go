@@ -327,6 +327,9 @@ func (l *link) answer(p, resp *wire.Packet) {
 	}
 }
 
+// proves reports whether the answers that are taken are the peer's own.
+func (l *link) proves() bool { return l.send != nil || l.v1 != nil && l.mode.Sealed() }
+
 // ended reports whether the link is over.
 func (l *link) ended() bool { return l.ctx.Err() != nil }
 

@@ -345,12 +345,25 @@ func (r *remote) establish(ctx context.Context) error {
 	if l != nil && l.usable() && meets(l.mode, mode) {
 		return nil // somebody else was quicker
 	}
+	if l != nil && r.v1 != nil {
+		// Version 1's nodes know a peer by its last connection, and forget it
+		// when an earlier one ends.
+		r.finish(ctx, l)
+	}
 	l, err := r.dial(ctx, mode)
 	if err != nil {
 		return err
 	}
 	r.adopt(l)
 	return context.Cause(r.ctx)
+}
+
+// finish ends a link whose place another one takes, but does not wait for ever:
+// a handler of it may be who wants the other one.
+func (r *remote) finish(ctx context.Context, l *link) {
+	ctx, cancel := context.WithTimeout(ctx, r.node.cfg.Limits.HandshakeTimeout)
+	defer cancel()
+	l.finish(ctx)
 }
 
 // id returns the peer's ID if it is known.

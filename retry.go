@@ -294,8 +294,8 @@ func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) 
 			continue // the connection was replaced in between; nothing was sent
 		}
 		again := !p.CallKey.IsZero() || repeatable && attempts < maxAttempts
-		if err == nil || !again || p.Kind != wire.Request || l.send == nil || !l.ended() || ctx.Err() != nil {
-			return outcome{resp, &q, maybe, l.send != nil}, err
+		if err == nil || !again || p.Kind != wire.Request || !l.proves() || !l.ended() && !errors.Is(err, errV1Forgot) || ctx.Err() != nil {
+			return outcome{resp, &q, maybe, l.proves()}, err
 		}
 		if !sleep(ctx, firstPause/2) {
 			return outcome{sent: maybe}, ctx.Err()

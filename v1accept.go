@@ -96,6 +96,11 @@ func (b *v1Back) request(p *wire.Packet) (*legacy.Packet, v1Answer, error) {
 	if err != nil {
 		return nil, nil, newError(ErrBadRequest, "the parameters do not go into a packet of version 1: %w", err)
 	}
+	if b.rules.sign { // as it asks of the peer
+		if err := legacy.Sign(b.node.local.Rand, b.rules.key, q); err != nil {
+			return nil, nil, err
+		}
+	}
 	return q, func(resp *legacy.Packet) (*wire.Packet, bool, error) { return b.open(q, resp) }, nil
 }
 
@@ -143,7 +148,7 @@ func (b *v1Back) unseal(q, resp *legacy.Packet, sealed string) (text []byte, err
 func (n *OWTPNode) v1Known(l *link, id string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if l.entry == nil || n.v1Links[id] == l {
+	if l.remote != nil || l.entry == nil || n.v1Links[id] == l {
 		return
 	}
 	l.v1.known = id

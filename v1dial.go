@@ -126,7 +126,7 @@ func (d *v1Dialled) open(a *v1Agreement, q, resp *legacy.Packet) (p *wire.Packet
 		return nil, false, err
 	}
 	if anew && p.Status == ErrKeyAgreementFailed {
-		p.Reason = wire.ReasonEpoch // the peer of now has another key, and could not read the request
+		return nil, false, errV1Forgot
 	}
 	return p, true, nil
 }
@@ -235,7 +235,7 @@ func (a *v1Agreement) seal(q *legacy.Packet, data []byte) error {
 	})
 }
 
-// open decrypts an answer. One that names another ephemeral of the peer's is
+// open decrypts an answer. One, but the first, that names another ephemeral of the peer's is
 // under another key, which takes the place of the one before if it opens: the
 // peer has forgotten that, or has had it for long enough.
 func (a *v1Agreement) open(k legacy.Keys, sealed string, q *legacy.Packet) (text []byte, anew bool, err error) {
@@ -274,7 +274,7 @@ func (a *v1Agreement) open(k legacy.Keys, sealed string, q *legacy.Packet) (text
 	a.peer = s.Responder()
 	a.mu.Unlock()
 	a.sessions.keep(held)
-	return text, true, nil
+	return text, peer != nil, nil
 }
 
 // erase forgets the keys. Nothing opens after it.

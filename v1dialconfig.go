@@ -25,7 +25,7 @@ func (s *spec) checkVersion() error {
 		}
 	}
 	switch {
-	case transports[s.ConnectType] == nil || s.ConnectType == Memory || s.ConnectType == Websocket:
+	case transports[s.ConnectType] == nil || s.ConnectType == Memory:
 		return fmt.Errorf("owtp: ConnectConfig.Version: version 1 is not called over %q", s.ConnectType)
 	case s.DataFormat != "" && s.DataFormat != "json":
 		return fmt.Errorf("owtp: ConnectConfig.DataFormat is %.40q; version 1 has \"json\" only", s.DataFormat)

@@ -21,16 +21,12 @@ func (r *remote) exchangeV1(ctx context.Context, p *wire.Packet, repeatable bool
 	for attempt, pause := 1, firstPause; ; attempt, pause = attempt+1, 2*pause {
 		a, err := r.attemptV1(ctx, p)
 		out = outcome{resp: a.resp, req: p, sent: a.sent || out.sent, proved: a.proved}
-		forgot := err == nil && a.resp.Reason == wire.ReasonEpoch
-		if forgot {
-			err = errV1Forgot
-		}
 		if err == nil || !repeatable || !out.sent || a.mode == wire.ModeOpen || attempt == maxAttempts || ctx.Err() != nil || errors.Is(err, ErrTrust) {
 			return out, err
 		}
 		var e *Error
 		var refusal *transport.Refusal
-		if !forgot && (errors.As(err, &e) || errors.As(err, &refusal)) {
+		if !errors.Is(err, errV1Forgot) && (errors.As(err, &e) || errors.As(err, &refusal)) {
 			if refused {
 				return out, err
 			}

@@ -41,6 +41,9 @@ const (
 // tellV1 tells the log once of a version 1 peer. Who is not proved is known by
 // the address.
 func (n *OWTPNode) tellV1(peer *Peer, signed, sealed bool) {
+	if peer.dialed {
+		return // v1Dialled.tell has said it
+	}
 	who := peer.id
 	if peer.key == nil {
 		who = network(peer.remote)

@@ -71,6 +71,9 @@ func (q *v1Request) open(sealed string) *refusal {
 		q.data = quoted(string(text))
 	}
 	q.peer.sealed = true
+	if q.in.line != nil {
+		return nil
+	}
 	q.in.sessions.keep(q.request)
 	q.request.use(func(s *legacy.Session) error {
 		q.n.gate.remember(q.peer.remote, v1Source(s.Initiator().ID()))

@@ -70,11 +70,12 @@ func (q *v1Request) recorded(ctx context.Context, w *wire.Packet) (*v1Record, *r
 	rec := *w
 	peerID := q.peer.id
 	once := false
-	if q.request != nil && !q.signed {
+	signed := q.signed && !q.bySession()
+	if q.request != nil && !signed {
 		digest, once = legacy.Once(q.p)
 	}
 	switch {
-	case q.signed:
+	case signed:
 		var err error
 		if digest, err = legacy.Digest(q.p); err != nil {
 			return nil, v1Garbled

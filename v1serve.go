@@ -36,6 +36,7 @@ type v1Inbound struct {
 	rules       *v1Rules
 	sessions    *v1Sessions
 	peer        *Peer               // each request has a copy; its ID is a connection's, "" of an exchange
+	line        *v1Line             // that this node has dialled; nil where it was
 	announced   *identity.PublicKey // header a; nil where there is none
 	redelivered bool                // by a broker
 }
@@ -112,6 +113,9 @@ func (q *v1Request) release() {
 }
 
 func (q *v1Request) check(ctx context.Context) *refusal {
+	if q.in.line != nil {
+		return q.checkBack()
+	}
 	if r := q.prove(ctx); r != nil {
 		return r
 	}
