@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/owtp-go/owtp"
+	"github.com/owtp-go/owtp/codec"
 	"github.com/owtp-go/owtp/identity"
 )
 
@@ -19,6 +20,7 @@ type callOptions struct {
 	meta     []string
 	save     string
 	full     bool
+	format   string
 }
 
 func newCallCommand(c *console) *cobra.Command {
@@ -53,6 +55,7 @@ standard error and ends with code 3 (owtp help exit-codes).`,
   owtp call https://node.example transfer @order.json --sign --save order.proof
   echo '[1,2]' | owtp call ws://127.0.0.1:9433 sum - --encrypt sm4 --accept-new
   owtp call http://127.0.0.1:9432 time --full | jq .status
+  owtp call ws://127.0.0.1:9433 echo '{"n":18446744073709551615}' --format protobuf
   owtp call nats://node@127.0.0.1:4222 time --peer 5Hue... --password-file mq.secret
   owtp call amqps://wallet@mq.example/prod#orders transfer @order.json --sign --encrypt aes`,
 		Args:              arguments(2, 3, "an address, a method and at most one JSON value"),
@@ -67,6 +70,7 @@ standard error and ends with code 3 (owtp help exit-codes).`,
 	f := cmd.Flags()
 	f.StringArrayVar(&o.meta, "meta", nil, "metadata for the handler, as `key=value`; may be repeated")
 	f.StringVar(&o.save, "save", "", "keep the signed call and answer in this new file, for owtp verify; needs --sign")
+	f.StringVar(&o.format, "format", codec.NameJSON, "what carries parameters and result, `json|protobuf`; both are written and read as JSON here")
 	f.BoolVar(&o.full, "full", false, `print {"status","msg","result"} instead of the result, whatever the status`)
 	return cmd
 }
@@ -90,6 +94,7 @@ func call(ctx context.Context, c *console, o callOptions, args []string) error {
 		}
 		defer evidence.discard()
 	}
+	caller.config.DataFormat = o.format
 	if err := caller.meet(ctx, &o.dial, &o.security); err != nil {
 		return err
 	}
@@ -126,6 +131,10 @@ func checkCall(c *console, o callOptions, args []string) (a peerAddress, params 
 	}
 	if o.save != "" && !o.security.sign {
 		err = errors.New("--save needs --sign: without signatures there is no evidence to keep")
+		return
+	}
+	if _, err = codec.Lookup(o.format); err != nil {
+		err = fmt.Errorf("--format: %w", err)
 		return
 	}
 	if meta, err = parseMeta(o.meta); err != nil {
@@ -223,7 +232,10 @@ func (o *callOptions) report(c *console, resp *owtp.Response) error {
 			err = c.printJSON(raw)
 		}
 	case resp.OK():
-		err = c.printJSON(resultJSON(resp))
+		var raw []byte
+		if raw, err = resultJSON(resp); err == nil {
+			err = c.printJSON(raw)
+		}
 	}
 	if err != nil || resp.OK() {
 		return err

@@ -1,11 +1,11 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"time"
 
 	"github.com/owtp-go/owtp"
+	"github.com/owtp-go/owtp/codec"
 )
 
 // handleServed binds the methods of owtp serve.
@@ -18,7 +18,7 @@ func handleServed(node *owtp.OWTPNode) error {
 }
 
 func serveEcho(ctx *owtp.Context) {
-	ctx.Response(json.RawMessage(ctx.Data()), owtp.StatusSuccess, "success")
+	ctx.Response(codec.Raw{Format: ctx.DataFormat(), Data: ctx.Data()}, owtp.StatusSuccess, "success")
 }
 
 func serveTime(ctx *owtp.Context) {

@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/owtp-go/owtp"
+	"github.com/owtp-go/owtp/codec"
 )
 
 // printJSON prints a value: laid out for people on a terminal, one line for
@@ -52,21 +53,41 @@ func risky(r rune) bool {
 	return r != '\n' && unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)
 }
 
-// resultJSON returns the octets of a response's result.
-func resultJSON(resp *owtp.Response) []byte {
-	if raw := resp.JsonData().Raw; raw != "" {
-		return []byte(raw)
+// resultJSON returns a response's result as JSON, if it was JSON octet for octet.
+func resultJSON(resp *owtp.Response) ([]byte, error) {
+	if raw, ok := resp.Result.(codec.Raw); ok {
+		text, err := dataJSON(raw.Format, raw.Data)
+		if err != nil {
+			return nil, fmt.Errorf("the peer has answered, but the result cannot be shown: %w", err)
+		}
+		return text, nil
 	}
-	return []byte("null")
+	if raw := resp.JsonData().Raw; raw != "" {
+		return []byte(raw), nil
+	}
+	return []byte("null"), nil
+}
+
+// dataJSON returns data of a format as JSON.
+func dataJSON(format string, data []byte) ([]byte, error) {
+	f, err := codec.Lookup(format)
+	if err != nil {
+		return nil, err
+	}
+	return codec.ToJSON(f, data)
 }
 
 // fullJSON returns a response with its status and message.
 func fullJSON(resp *owtp.Response) ([]byte, error) {
+	result, err := resultJSON(resp)
+	if err != nil {
+		return nil, err
+	}
 	return marshalPlain(struct {
 		Status uint64          `json:"status"`
 		Msg    string          `json:"msg"`
 		Result json.RawMessage `json:"result"`
-	}{resp.Status, resp.Msg, resultJSON(resp)})
+	}{resp.Status, resp.Msg, result})
 }
 
 // marshalPlain encodes without turning <, > and & into escapes, which would

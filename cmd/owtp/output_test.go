@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/owtp-go/owtp"
+	"github.com/owtp-go/owtp/codec"
 )
 
 // TestHostileText has a peer that wants to write on the caller's terminal.
@@ -69,5 +70,17 @@ func TestExitCodes(t *testing.T) {
 		if got := exitCode(classify(tc.err)); got != tc.want {
 			t.Errorf("%v: exit code %d, want %d", tc.err, got, tc.want)
 		}
+	}
+}
+
+// A result that this program cannot read is not shown as null.
+func TestResultThatCannotBeShown(t *testing.T) {
+	message := []byte("\x52\x0a\x0a\x08shop.Cow")
+	resp := &owtp.Response{Status: 200, Result: codec.Raw{Format: codec.NameProtobuf, Data: message}}
+	if text, err := resultJSON(resp); err == nil || !strings.Contains(err.Error(), "shop.Cow") {
+		t.Errorf("shown as %s, %v", text, err)
+	}
+	if text, err := fullJSON(resp); err == nil {
+		t.Errorf("shown as %s", text)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/owtp-go/owtp"
+	"github.com/owtp-go/owtp/codec"
 	"github.com/owtp-go/owtp/identity"
 )
 
@@ -87,7 +89,14 @@ func printPacket(w io.Writer, title string, p *owtp.SignedPacket) {
 	if p.Kind == "response" {
 		line("status", fmt.Sprintf("%d %s", p.Status, p.Msg))
 	}
-	line("data", string(p.Data))
+	text, err := dataJSON(p.Format, p.Data)
+	if err != nil {
+		text = base64.StdEncoding.AppendEncode(nil, p.Data)
+	}
+	if p.Format != codec.NameJSON {
+		line("format", p.Format)
+	}
+	line("data", string(text))
 }
 
 // packetJSON is what --json prints of one packet.
@@ -115,7 +124,7 @@ func packetForJSON(p *owtp.SignedPacket) *packetJSON {
 	if p.Kind == "response" {
 		out.Status = &p.Status
 	}
-	if !json.Valid(p.Data) {
+	if p.Format != codec.NameJSON {
 		out.Data, _ = json.Marshal(p.Data) // another format, as base64
 	}
 	return out
