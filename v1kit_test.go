@@ -189,13 +189,15 @@ type v1Stranger struct {
 	signs   bool
 }
 
+var v1Strangers atomic.Uint64 // so that no two begin with one nonce
+
 func newV1Stranger(t testing.TB) *v1Stranger {
 	t.Helper()
 	key, err := identity.GenerateKey(rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &v1Stranger{t: t, key: key, nonce: 2124528881292546048, now: v1Time, version: 1}
+	return &v1Stranger{t: t, key: key, nonce: 2124528881292546048 + v1Strangers.Add(1)<<22, now: v1Time, version: 1}
 }
 
 func (c *v1Stranger) announce() string { return c.key.Public().String() }

@@ -76,7 +76,7 @@ func (q *v1Request) open(sealed string) *refusal {
 	}
 	q.in.sessions.keep(q.request)
 	q.request.use(func(s *legacy.Session) error {
-		q.n.gate.remember(q.peer.remote, v1Source(s.Initiator().ID()))
+		q.n.gate.remember(q.from(), v1Source(s.Initiator().ID()))
 		return nil
 	})
 	return nil

@@ -170,11 +170,11 @@ func (q *v1Request) prove(ctx context.Context) *refusal {
 	defer leave()
 	key, err := legacy.Verify(p, q.in.announced)
 	if err != nil {
-		q.n.gate.forget(q.peer.remote, v1Source(claimed))
+		q.n.gate.forget(q.from(), v1Source(claimed))
 		q.log("signature", err)
 		return v1Unsigned
 	}
-	q.n.gate.remember(q.peer.remote, v1Source(claimed))
+	q.n.gate.remember(q.from(), v1Source(claimed))
 	if r := q.fresh(); r != nil {
 		return r
 	}
@@ -214,6 +214,10 @@ func (q *v1Request) admits(id identity.ID) bool {
 	return rules.admits == nil || q.n.authorized(rules.admits, v1ID(id), q.peer.remote) == nil
 }
 
+// from is where the sender is, to the gate: apart from what comes in this version
+// from there, so that a flood of one takes nothing from the other.
+func (q *v1Request) from() string { return "v1/" + network(q.peer.remote) }
+
 // v1Source keeps what version 1 proves of a key apart from what this version
 // does, where work is shared out.
 func v1Source(id identity.ID) identity.ID { return sha256.Sum256(append([]byte("v1:"), id[:]...)) }
@@ -222,10 +226,10 @@ func v1Source(id identity.ID) identity.ID { return sha256.Sum256(append([]byte("
 // to have the key.
 func (q *v1Request) enter(ctx context.Context, claimed identity.ID) (leave func(), r *refusal) {
 	n, from := q.n, v1Source(claimed)
-	if n.gate.isKnown(source(q.peer.remote, from)) {
+	if n.gate.isKnown(source(q.from(), from)) {
 		return func() {}, nil
 	}
-	leave, err := n.gate.enter(ctx, q.peer.remote, from, q.in.rules.allowed != nil, false)
+	leave, err := n.gate.enter(ctx, q.from(), from, q.in.rules.allowed != nil, false)
 	if err != nil {
 		return nil, refuseRate
 	}

@@ -1,0 +1,151 @@
+package owtp
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// Both versions on one listener: what one of them does is nothing to the other.
+
+// A flood of strangers of one version uses up nothing of the other's, from the
+// same address.
+func TestV1FloodsTakeNothingFromVersion2(t *testing.T) {
+	t.Parallel()
+	h := newV1Host(t, ConnectConfig{}, func(c *NodeConfig) { c.Limits.MaxHandshakeRate = 10 })
+	h.node.now = time.Now
+	dial := ConnectConfig{ConnectType: HTTP, Address: h.addr, EnableKeyAgreement: true}
+	flood := func() (refused int) {
+		for range 60 {
+			c := newV1Stranger(t)
+			if r := c.opened(h.post(v1Text(t, c.begin()), c.announce())); r.Status == 429 {
+				refused++
+			}
+		}
+		return refused
+	}
+	if flood() == 0 {
+		t.Fatal("no flood")
+	}
+	meet := func() error {
+		client := lifeNode(t, NodeConfig{Cert: NewRandomCertificate()})
+		if err := client.Connect("host", dial); err != nil {
+			return err
+		}
+		_, err := client.CallSync("host", "echo", 1)
+		return err
+	}
+	if err := meet(); err != nil {
+		t.Errorf("a stranger of version 2 while version 1 is flooded: %v", err)
+	}
+	// And the other way round, once version 1's share is there again.
+	h.node.gate.mu.Lock()
+	clear(h.node.gate.due)
+	h.node.gate.mu.Unlock()
+	refused := 0
+	for range 60 {
+		if meet() != nil {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Fatal("no flood of version 2")
+	}
+	c := newV1Stranger(t)
+	c.signs, c.now = true, time.Now().Unix()
+	if r := c.call(h, "echo", "1"); r.Status != 200 {
+		t.Errorf("a stranger of version 1 while version 2 is flooded: %+v", r)
+	}
+}
+
+// On a connection and off it: the same key is two peers, which neither count nor
+// close each other, and lists say so.
+func TestV1ClosesNothingOfVersion2(t *testing.T) {
+	t.Parallel()
+	h := newV1Host(t, ConnectConfig{ConnectType: Websocket}, func(c *NodeConfig) { c.Limits.MaxConnsPerPeer = 1; c.Limits.MaxRequestsPerPeer = 4 })
+	h.node.now = time.Now
+	closed := make(chan string, 4)
+	h.node.SetCloseHandler(func(_ *OWTPNode, p PeerInfo) { closed <- p.ID })
+	for method, f := range map[string]HandlerFunc{
+		"keep": v1Keep,
+		"bye":  func(ctx *Context) { ctx.Close(); ctx.Response("bye", 200, "") },
+	} {
+		if err := h.node.HandleFunc(method, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := newV1Stranger(t)
+	c.signs, c.now = true, time.Now().Unix()
+	conn := h.dial(c.announce())
+	c.opened(conn.ask(c.begin()))
+	client := lifeNode(t, NodeConfig{Cert: Certificate{c.key}})
+	if err := client.Connect("host", ConnectConfig{ConnectType: Websocket, Address: h.addr, EnableKeyAgreement: true}); err != nil {
+		t.Fatalf("version 1's connection counts as one of version 2's: %v", err)
+	}
+	if r := c.opened(conn.ask(c.request("keep", "1"))); r.Status != 200 || string(r.Result) != `"`+c.id()+`"` {
+		t.Errorf("version 1: %+v", r)
+	}
+	if resp, err := client.CallSync("host", "keep", 1); err != nil || resp.Status != 200 || fmt.Sprint(resp.JsonData()) != client.NodeID() {
+		t.Errorf("version 2 finds version 1's session: %+v, %v", resp, err)
+	}
+	two, one := h.node.linkOf(client.NodeID()), h.node.linkOf(c.id())
+	if two == nil || one == nil || two == one {
+		t.Fatalf("one peer: %v, %v", one, two)
+	}
+	named := 0
+	for _, p := range h.node.OnlinePeers() {
+		if p.PID() == client.NodeID() {
+			if named++; p.link != two {
+				t.Error("version 1's connection is listed as version 2's peer")
+			}
+		}
+	}
+	if named != 1 {
+		t.Errorf("version 2's peer is listed %d times", named)
+	}
+	// Version 2's limit is not used up by what version 1 runs.
+	wake, began := make(chan struct{}), make(chan struct{}, 8)
+	if err := h.node.HandleFunc("hold", func(*Context) { began <- struct{}{}; <-wake }); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 {
+		conn.send(v1Text(t, c.request("hold", "1")))
+		v1Next(t, "a handler", began)
+	}
+	if r := c.opened(conn.ask(c.request("echo", "1"))); r.Status != 429 {
+		t.Errorf("over version 1's limit: %+v", r)
+	}
+	if resp, err := client.CallSync("host", "echo", 1); err != nil || resp.Status != 200 {
+		t.Errorf("version 2 over version 1's limit: %+v, %v", resp, err)
+	}
+	close(wake)
+	for range 4 {
+		conn.next()
+	}
+	// Either ends alone, by itself, by its handler or by ClosePeer.
+	c.opened(conn.ask(c.request("bye", "1")))
+	if text, err := conn.read(10 * time.Second); err == nil {
+		t.Errorf("after its handler has closed it: %s", text)
+	}
+	if resp, err := client.CallSync("host", "echo", 2); err != nil || resp.Status != 200 {
+		t.Errorf("version 2 after version 1's end: %+v, %v", resp, err)
+	}
+	conn = h.dial(c.announce())
+	c.opened(conn.ask(c.begin()))
+	if r := c.opened(conn.ask(c.request("echo", "1"))); r.Status != 200 {
+		t.Fatalf("%+v", r)
+	}
+	h.node.ClosePeer(client.NodeID())
+	for id := v1Next(t, "the close handler", closed); id != client.NodeID(); id = v1Next(t, "the close handler", closed) {
+		if id == c.key.ID().String() {
+			t.Errorf("closed: %s", id)
+		}
+	}
+	if r := c.opened(conn.ask(c.request("keep", "1"))); r.Status != 601 || string(r.Result) != `"`+c.id()+`"` {
+		t.Errorf("version 1 after ClosePeer of version 2: %+v", r)
+	}
+	h.node.ClosePeer(c.id())
+	if text, err := conn.read(10 * time.Second); err == nil {
+		t.Errorf("ClosePeer of version 1 closes nothing: %s", text)
+	}
+}
