@@ -41,7 +41,7 @@ A node is an SM2 key; its ID is made from the public key. Calls are open
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.AddCommand(
-		newKeygenCommand(c), newIDCommand(c), newServeCommand(c), newCallCommand(c), newPingCommand(c),
+		newKeygenCommand(c), newIDCommand(c), newServeCommand(c), newCallCommand(c), newDescribeCommand(c), newPingCommand(c),
 		newPeersCommand(c), newVerifyCommand(c), newBrokerCommand(c), newDemoCommand(c), newVersionCommand(c), exitCodesTopic(),
 	)
 	return root

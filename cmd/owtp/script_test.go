@@ -51,6 +51,8 @@ func (f leakChecked) Run() int { return f() }
 //	                         NAME_AT
 //	rabbitmq NAME            use a real RabbitMQ: sets NAME_URL, NAME_ADDR and NAME_AT,
 //	                         and writes the password to the file NAME.secret
+//	wallet NAME [KIND]       run a node with the services of internal/teststubs, as
+//	                         walletKinds says; sets NAME_HTTP and NAME_WS
 //	stop NAME                end it by SIGTERM; it must end with code 0
 //	secret FILE TEXT         write a file that only its owner can read
 //	blackhole VAR            something that accepts connections and says nothing
@@ -75,6 +77,7 @@ func TestScripts(t *testing.T) {
 			"exit": cmdExit, "serve": cmdServe, "stop": cmdStop, "blackhole": cmdBlackhole,
 			"closed": cmdClosed, "flip": cmdFlip, "cut": cmdCut, "mode": cmdMode,
 			"tlscert": cmdTLSCert, "broker": cmdBroker, "rabbitmq": cmdRabbitMQ, "secret": cmdSecret,
+			"wallet": cmdWallet,
 		},
 	})
 	if files, err := filepath.Glob("testdata/script/*.txtar"); err != nil || len(files) == 0 {

@@ -45,9 +45,9 @@ func newServeCommand(c *console) *cobra.Command {
   time      tells the time
   getInfo   says hello
 
-and prints its node ID and where it listens. Ctrl-C or SIGTERM ends it: what
-runs may finish, for a few seconds. --sign and --encrypt are demands: calls that
-are not signed or not sealed are refused.
+which owtp describe lists. It prints its node ID and where it listens. Ctrl-C or
+SIGTERM ends it: what runs may finish, for a few seconds. --sign and --encrypt are
+demands: calls that are not signed or not sealed are refused.
 
 --mq takes requests from a queue of a broker: owtp.node.ID, or the one after #
 in the address. Several processes with one key share the work of one queue.
@@ -154,7 +154,7 @@ func (o *serveOptions) listeners() ([]owtp.ConnectConfig, error) {
 }
 
 func (o *serveOptions) newNode(ctx context.Context, c *console) (*owtp.OWTPNode, error) {
-	cfg := owtp.NodeConfig{Logger: o.logger(c)}
+	cfg := owtp.NodeConfig{Logger: o.logger(c), Describe: true}
 	if o.keys.file == "" {
 		if o.keys.passphraseFile != "" {
 			return nil, errors.New("--passphrase-file needs --key")
