@@ -157,7 +157,8 @@ func (n *OWTPNode) shakeHands(ctx context.Context, o secure.Offer, exchange func
 }
 
 // Identify asks whoever answers at an address for the proof of its identity and
-// returns the node ID. Nothing is remembered and nothing is bound.
+// returns the node ID. Nothing is remembered and nothing is bound. With Version 1
+// the proof is a key agreement, whether or not the configuration asks for one.
 func (n *OWTPNode) Identify(ctx context.Context, cfg ConnectConfig) (string, error) {
 	if err := n.use(); err != nil {
 		return "", err
@@ -166,9 +167,6 @@ func (n *OWTPNode) Identify(ctx context.Context, cfg ConnectConfig) (string, err
 	if err != nil {
 		return "", err
 	}
-	if s.isV1() {
-		return "", errors.New("owtp: Identify asks in this version; a version 1 peer proves its ID to Connect with EnableKeyAgreement")
-	}
 	if err := s.writeQueue(s.Address); err != nil {
 		return "", err
 	}
@@ -176,6 +174,16 @@ func (n *OWTPNode) Identify(ctx context.Context, cfg ConnectConfig) (string, err
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.Limits.HandshakeTimeout)
 	defer cancel()
 	o := secure.Offer{Transport: uint8(tr.Kind()), Mode: wire.ModeSigned, Recipient: s.peer}
+	if s.isV1() {
+		var id string
+		err := n.during(ctx, func(ctx context.Context) (err error) {
+			if id, err = n.identifyV1(ctx, s); err != nil {
+				return localError(err, false)
+			}
+			return nil
+		})
+		return id, err
+	}
 	var proof *secure.Proof
 	err = n.during(ctx, func(ctx context.Context) (err error) {
 		if o.Epoch, err = n.state.epoch(ctx); err != nil {

@@ -429,3 +429,35 @@ func TestV1CallsAreLogged(t *testing.T) {
 		}
 	}
 }
+
+// Identify makes an agreement, which proves the ID, and remembers nothing.
+func TestV1CallsIdentify(t *testing.T) {
+	t.Parallel()
+	for _, connectType := range []string{HTTP, Websocket} {
+		h := newV1Host(t, ConnectConfig{ConnectType: connectType, EnableSignature: true})
+		n := newV1Caller(t, v1Now)
+		identify := func(cfg ConnectConfig) (string, error) {
+			return n.Identify(t.Context(), cfg.at(h.addr, connectType))
+		}
+		if id, err := identify(v1Modes["signed"]); err != nil || id != h.node.NodeID() {
+			t.Errorf("%s: %q %v", connectType, id, err)
+		}
+		if id, err := identify(ConnectConfig{}); StatusOf(err) != ErrUnauthorized || strings.Contains(err.Error(), "is not trusted") {
+			t.Errorf("%s, unsigned: %q %v", connectType, id, err)
+		}
+		other := v1Modes["signed"]
+		other.PeerID = n.NodeID()
+		if id, err := identify(other); !errors.Is(err, ErrTrust) {
+			t.Errorf("%s, another one: %q %v", connectType, id, err)
+		}
+		own := v1Modes["signed"]
+		own.V1Cert = h.node.Certificate()
+		if id, err := identify(own); err == nil {
+			t.Errorf("%s, itself: %q", connectType, id)
+		}
+		if all, err := n.Bindings(t.Context()); err != nil || len(all) != 0 {
+			t.Errorf("%s: %v %v", connectType, all, err)
+		}
+		h.untouched("Identify")
+	}
+}

@@ -510,9 +510,6 @@ func TestV1CallComplaints(t *testing.T) {
 	if _, err := n.Ping(context.Background(), "host"); StatusOf(err) != ErrBadRequest {
 		t.Error(err)
 	}
-	if _, err := n.Identify(context.Background(), v1Modes["agreed"].at(h.addr, HTTP)); err == nil {
-		t.Error("Identify")
-	}
 	if err := n.Connect("self", ConnectConfig{PeerID: n.NodeID()}.at(h.addr, HTTP)); !errors.Is(err, ErrTrust) {
 		t.Error(err)
 	}

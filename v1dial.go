@@ -8,6 +8,7 @@ import (
 	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/legacy"
 	"github.com/owtp-go/owtp/internal/wire"
+	"github.com/owtp-go/owtp/transport"
 )
 
 // The calling side of version 1: its requests and the answers to them. Answers
@@ -182,37 +183,16 @@ type v1Agreement struct {
 	ended uint64    // connections that had ended when it began
 }
 
-// agree makes an agreement by one question, which ask asks. It returns who has
-// answered for the caller to recognise.
-func (d *v1Dialled) agree(ctx context.Context, mode wire.Mode, ask func(context.Context, *legacy.Packet) (*legacy.Packet, error)) (*v1Agreement, error) {
-	q, err := d.packet(legacy.MethodAgree)
+// A v1Ask sends a request and returns the response to it.
+type v1Ask func(context.Context, *legacy.Packet) (*legacy.Packet, error)
+
+// agree makes an agreement with the peer that must answer.
+func (d *v1Dialled) agree(ctx context.Context, mode wire.Mode, ask v1Ask) (*v1Agreement, error) {
+	a, p, err := d.agreeWithAnybody(ctx, mode, ask)
 	if err != nil {
 		return nil, err
 	}
-	a, rand := new(v1Agreement), d.node.local.Rand
-	if d.node.v1Ephemeral != nil {
-		rand = d.node.v1Ephemeral()
-	}
-	if a.begun, err = legacy.Initiate(rand, d.key); err != nil {
-		return nil, newError(ErrKeyAgreementFailed, "%w", err)
-	}
-	q.Keys = a.begun.Keys()
-	if err := q.SetJSON([]byte("null")); err != nil {
-		return nil, err
-	}
-	if mode.Signed() {
-		if err := legacy.Sign(d.node.local.Rand, d.key, q); err != nil {
-			return nil, err
-		}
-	}
-	resp, err := ask(ctx, q)
-	if err != nil {
-		return nil, err
-	}
-	p, _, err := d.open(a, q, resp)
-	if err == nil {
-		err = d.remote.recognise(ctx, a.peer)
-	}
+	err = d.remote.recognise(ctx, a.peer)
 	if err == nil && !p.OKStatus() {
 		err = refusedBy(p, &Peer{id: d.remote.name}, true)
 	}
@@ -221,6 +201,68 @@ func (d *v1Dialled) agree(ctx context.Context, mode wire.Mode, ask func(context.
 		return nil, err
 	}
 	return a, nil
+}
+
+// agreeWithAnybody makes an agreement by one question. The response to it, of
+// whatever status, proves the key of who has answered.
+func (d *v1Dialled) agreeWithAnybody(ctx context.Context, mode wire.Mode, ask v1Ask) (*v1Agreement, *wire.Packet, error) {
+	q, err := d.packet(legacy.MethodAgree)
+	if err != nil {
+		return nil, nil, err
+	}
+	a, rand := new(v1Agreement), d.node.local.Rand
+	if d.node.v1Ephemeral != nil {
+		rand = d.node.v1Ephemeral()
+	}
+	if a.begun, err = legacy.Initiate(rand, d.key); err != nil {
+		return nil, nil, newError(ErrKeyAgreementFailed, "%w", err)
+	}
+	q.Keys = a.begun.Keys()
+	if err := q.SetJSON([]byte("null")); err != nil {
+		return nil, nil, err
+	}
+	if mode.Signed() {
+		if err := legacy.Sign(d.node.local.Rand, d.key, q); err != nil {
+			return nil, nil, err
+		}
+	}
+	resp, err := ask(ctx, q)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, _, err := d.open(a, q, resp)
+	return a, p, err
+}
+
+// identifyV1 is Identify in version 1, where an agreement is the proof.
+func (n *OWTPNode) identifyV1(ctx context.Context, s *spec) (string, error) {
+	r := n.newRemote(s.Address, s, s.transport())
+	defer r.close()
+	if err := r.dialExchanger(ctx); err != nil {
+		return "", err
+	}
+	ask := r.v1.askByExchange
+	if r.exch == nil {
+		conn, err := r.tr.(transport.ConnDialer).DialConn(ctx, n.dialConfig(s))
+		if err != nil {
+			return "", err
+		}
+		defer conn.Close("identified")
+		ask = r.v1.askOver(conn)
+	}
+	a, _, err := r.v1.agreeWithAnybody(ctx, r.mode(), ask)
+	if err != nil {
+		return "", err
+	}
+	defer a.erase()
+	switch id := a.peer.ID(); {
+	case a.peer.Equal(r.v1.key.Public()):
+		return "", trustError("this node itself answers at %s", s.Address)
+	case !s.peer.IsZero() && s.peer != id:
+		return "", trustError("%s answers at %s, and it must be %s", id, s.Address, s.peer)
+	default:
+		return id.String(), nil
+	}
 }
 
 func (a *v1Agreement) seal(q *legacy.Packet, data []byte) error {

@@ -89,6 +89,11 @@ func (d *v1Dialled) exchange(ctx context.Context, q *legacy.Packet) (resp *legac
 	return resp, true, nil
 }
 
+func (d *v1Dialled) askByExchange(ctx context.Context, q *legacy.Packet) (*legacy.Packet, error) {
+	resp, _, err := d.exchange(ctx, q)
+	return resp, err
+}
+
 // agreed returns an agreement that calls may take, and makes one if there is
 // none. Concurrent callers join one. It is given back with leave.
 func (d *v1Dialled) agreed(ctx context.Context) (*v1Agreement, error) {
@@ -106,10 +111,7 @@ func (d *v1Dialled) agreed(ctx context.Context) (*v1Agreement, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.node.cfg.Limits.HandshakeTimeout)
 	defer cancel()
 	ended := r.ended()
-	a, err := d.agree(ctx, r.mode(), func(ctx context.Context, q *legacy.Packet) (*legacy.Packet, error) {
-		resp, _, err := d.exchange(ctx, q)
-		return resp, err
-	})
+	a, err := d.agree(ctx, r.mode(), d.askByExchange)
 	if err != nil {
 		return nil, err
 	}

@@ -62,7 +62,7 @@ const maxV1Aside = 64
 
 // askOver asks on a connection that nobody reads yet. Whoever calls back before
 // there is an agreement is told so.
-func (d *v1Dialled) askOver(conn transport.Conn) func(context.Context, *legacy.Packet) (*legacy.Packet, error) {
+func (d *v1Dialled) askOver(conn transport.Conn) v1Ask {
 	return func(ctx context.Context, q *legacy.Packet) (*legacy.Packet, error) {
 		send := func(p *legacy.Packet) error {
 			b, err := p.Append(nil)

@@ -21,6 +21,7 @@ type peerAddress struct {
 	scheme string
 	host   string // as in a URL's host:port, in lower case
 	port   string
+	v1     bool // it is called in protocol version 1
 
 	// Of a broker alone.
 	vhost string // "/" and the virtual host as URLs write it; "" is the one named "/"
@@ -63,7 +64,8 @@ func parseAddress(text string) (peerAddress, error) {
 		}
 		return peerAddress{}, fmt.Errorf("address %.100q %s", printable(shown), fmt.Sprintf(format, args...))
 	}
-	scheme, _, ok := strings.Cut(text, "://")
+	rest, v1 := cutV1(text)
+	scheme, _, ok := strings.Cut(rest, "://")
 	if !ok {
 		return fail("has no scheme: %s", addressHelp)
 	}
@@ -72,7 +74,7 @@ func parseAddress(text string) (peerAddress, error) {
 	if !ok {
 		return fail("has the unknown scheme %.20q: %s", printable(scheme), addressHelp)
 	}
-	u, err := url.Parse(text)
+	u, err := url.Parse(rest)
 	switch {
 	case err != nil && strings.Contains(text, "@"):
 		return fail("cannot be read (write special characters of an account as %%XX): %s", addressHelp)
@@ -85,7 +87,7 @@ func parseAddress(text string) (peerAddress, error) {
 	case u.User == nil && strings.Contains(text, "@"):
 		return fail("has an @ where none belongs: write it as %%40")
 	}
-	a := peerAddress{scheme: scheme, host: strings.ToLower(u.Hostname()), port: u.Port()}
+	a := peerAddress{scheme: scheme, host: strings.ToLower(u.Hostname()), port: u.Port(), v1: v1}
 	if u.Host == "" {
 		return fail("names no host: %s", addressHelp)
 	}
@@ -110,6 +112,9 @@ func parseAddress(text string) (peerAddress, error) {
 		err = a.readBroker(u)
 	} else {
 		err = readSocket(u)
+	}
+	if err == nil {
+		err = a.checkV1()
 	}
 	if err != nil {
 		return fail("%v", err)
@@ -140,6 +145,9 @@ func (a peerAddress) String() string {
 	if a.queue != "" {
 		text += "#" + a.queue
 	}
+	if a.v1 {
+		text = v1Prefix + text
+	}
 	return text
 }
 
@@ -149,6 +157,9 @@ func (a peerAddress) config(roots *x509.CertPool) owtp.ConnectConfig {
 		Address:     a.hostPort(),
 		ConnectType: schemes[a.scheme].connectType,
 		EnableSSL:   a.tls(),
+	}
+	if a.v1 {
+		c.Version = 1
 	}
 	if a.mq() {
 		c.Address, c.Account, c.WriteQueueName = a.broker(), a.account, a.queue

@@ -17,6 +17,7 @@ import (
 type callOptions struct {
 	dial     dialFlags
 	security security
+	v1       calledV1
 	meta     []string
 	save     string
 	full     bool
@@ -48,6 +49,10 @@ always refused.
 Otherwise the call is open: nobody proves anything and everybody on the way can
 read and change it.
 
+--v1, or v1+ before the address, calls a node that speaks protocol version 1. It
+proves its node ID with --encrypt aes and not otherwise, and is pinned apart from
+version 2, under v1+ADDR. Nothing falls back from one version to the other.
+
 Only the result goes to standard output; a status that is no success goes to
 standard error and ends with code 3 (owtp help exit-codes).`,
 		Example: `  owtp call http://127.0.0.1:9432 echo '{"hello":"world"}'
@@ -57,6 +62,7 @@ standard error and ends with code 3 (owtp help exit-codes).`,
   owtp call http://127.0.0.1:9432 time --full | jq .status
   owtp call ws://127.0.0.1:9433 echo '{"n":18446744073709551615}' --format protobuf
   owtp call nats://node@127.0.0.1:4222 time --peer 5Hue... --password-file mq.secret
+  owtp call http://127.0.0.1:9432 getInfo --v1 --encrypt aes --peer 54dZ...
   owtp call amqps://wallet@mq.example/prod#orders transfer @order.json --sign --encrypt aes`,
 		Args:              arguments(2, 3, "an address, a method and at most one JSON value"),
 		ValidArgsFunction: completeCall(&o.dial.known),
@@ -67,6 +73,7 @@ standard error and ends with code 3 (owtp help exit-codes).`,
 	o.dial.register(cmd)
 	o.dial.registerAcceptNew(cmd)
 	o.security.register(cmd)
+	o.v1.register(cmd)
 	f := cmd.Flags()
 	f.StringArrayVar(&o.meta, "meta", nil, "metadata for the handler, as `key=value`; may be repeated")
 	f.StringVar(&o.save, "save", "", "keep the signed call and answer in this new file, for owtp verify; needs --sign")
@@ -123,6 +130,9 @@ func checkCall(c *console, o callOptions, args []string) (a peerAddress, params 
 		return
 	}
 	if a, err = o.dial.address(args[0]); err != nil {
+		return
+	}
+	if err = o.v1.apply(&a, &o); err != nil {
 		return
 	}
 	if args[1] == "" {
@@ -182,7 +192,15 @@ func (c *caller) meet(ctx context.Context, d *dialFlags, s *security) error {
 	}
 	s.apply(&c.config)
 	switch {
+	case known && c.address.v1 && s.encrypt == "":
+		return c.noProof(id.String())
 	case known:
+	case c.address.v1 && s.encrypt == "":
+		if err := c.knownOtherwise(); err != nil {
+			return err
+		}
+		c.console.note("Note: version 1 without --encrypt aes: nobody proves who answers, and others may read and change it.")
+		return nil
 	case d.wantsProof(s):
 		if id, err = c.firstContact(ctx, d.acceptNew); err != nil {
 			return err

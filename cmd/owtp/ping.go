@@ -50,6 +50,9 @@ func ping(ctx context.Context, c *console, o pingOptions, text string) error {
 	if err != nil {
 		return err
 	}
+	if err := a.thisVersion("owtp ping"); err != nil {
+		return err
+	}
 	if o.count < 1 || o.count > maxPings {
 		return fmt.Errorf("--count is %d: want 1 to %d", o.count, maxPings)
 	}

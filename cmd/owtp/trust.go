@@ -53,6 +53,9 @@ func (c *caller) identify(ctx context.Context) (id identity.ID, err error) {
 // --accept-new did beforehand, or it is refused. An accepted peer is pinned
 // before anything is sent to it.
 func (c *caller) firstContact(ctx context.Context, acceptNew bool) (identity.ID, error) {
+	if err := c.knownOtherwise(); err != nil {
+		return identity.ID{}, err
+	}
 	id, err := c.identify(ctx)
 	if err != nil {
 		return id, err
