@@ -77,7 +77,9 @@ func (h *hangsUp) ServeConn(ctx context.Context, c transport.Conn) {
 
 func lifeNode(t *testing.T, cfg NodeConfig) *OWTPNode {
 	t.Helper()
-	cfg.Cert = NewRandomCertificate()
+	if cfg.Cert.key == nil {
+		cfg.Cert = NewRandomCertificate()
+	}
 	n, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -2,8 +2,12 @@ package owtp
 
 import (
 	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/coder/websocket"
 )
 
 // Both versions on one listener: what one of them does is nothing to the other.
@@ -79,6 +83,9 @@ func TestV1ClosesNothingOfVersion2(t *testing.T) {
 	conn := h.dial(c.announce())
 	c.opened(conn.ask(c.begin()))
 	client := lifeNode(t, NodeConfig{Cert: Certificate{c.key}})
+	if c.id() != v1ID(client.local.Key.ID()) {
+		t.Fatal("not the same key")
+	}
 	if err := client.Connect("host", ConnectConfig{ConnectType: Websocket, Address: h.addr, EnableKeyAgreement: true}); err != nil {
 		t.Fatalf("version 1's connection counts as one of version 2's: %v", err)
 	}
@@ -148,4 +155,98 @@ func TestV1ClosesNothingOfVersion2(t *testing.T) {
 	if text, err := conn.read(10 * time.Second); err == nil {
 		t.Errorf("ClosePeer of version 1 closes nothing: %s", text)
 	}
+}
+
+// What was sealed on one connection means nothing on another, of the same peer or
+// of two, nor in an exchange.
+func TestV1AttackSplice(t *testing.T) {
+	t.Parallel()
+	for _, signed := range []bool{false, true} {
+		h := newV1Host(t, ConnectConfig{ConnectType: Websocket})
+		faces := map[string]string{"ws": h.addr, "http": h.listen(ConnectConfig{})}
+		c, other := newV1Stranger(t), newV1Stranger(t)
+		c.signs = signed
+		first := h.dial(c.announce())
+		c.opened(first.ask(c.begin()))
+		if r := c.opened(first.ask(c.request("echo", "1"))); r.Status != 200 {
+			t.Fatalf("%+v", r)
+		}
+		h.taken()
+		begun := c.begun
+		h.addr = faces["http"]
+		for _, where := range []func(body string) string{
+			h.dialAt(faces["ws"], c.announce()).askText, h.dialAt(faces["ws"], other.announce()).askText,
+			func(body string) string { return h.post(body, c.announce()) }, func(body string) string { return h.post(body, "") },
+		} {
+			p := c.request("echo", `{"x":1}`)
+			q := packetOf(t, where(v1Text(t, p)))
+			if q.Keys.ResponderCheck == "" {
+				if r := v1Result(t, q.Data); r.Status != 401 && r.Status != 502 {
+					t.Errorf("signed %v: elsewhere: %+v", signed, r)
+				}
+			} else if s, err := begun.Finish(q.Keys, h.node.local.Key.Public()); err != nil || s.IsRequest(p.Keys) {
+				t.Errorf("signed %v: elsewhere it is the same session: %v", signed, err)
+			}
+			h.untouched("a packet of another connection")
+		}
+	}
+}
+
+func (h *v1Host) dialAt(addr, announce string) *v1Conn {
+	at := h.addr
+	h.addr = addr
+	defer func() { h.addr = at }()
+	return h.dial(announce)
+}
+
+func (c *v1Conn) askText(body string) string {
+	c.t.Helper()
+	c.send(body)
+	return c.next()
+}
+
+// No web page calls a node in version 1, whatever type it says its text has, and
+// none is told that it may read the answer.
+func TestV1AttackWebPage(t *testing.T) {
+	t.Parallel()
+	h := newV1Host(t, ConnectConfig{})
+	const body = `{"r":1,"m":"getInfo","n":1,"v":1}`
+	for _, typ := range []string{"application/json", "application/json; charset=UTF-8", "text/plain", "text/plain;charset=UTF-8", "application/x-www-form-urlencoded", ""} {
+		for _, origin := range []string{"https://evil.example", "null", "", "http://" + h.addr, "http://localhost"} {
+			r, err := http.NewRequest(http.MethodPost, "http://"+h.addr+"/", strings.NewReader(body))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header["Content-Type"], r.Header["Origin"] = []string{typ}, []string{origin}
+			resp, err := v1Client.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			if resp.StatusCode != 403 || resp.Header.Get("Access-Control-Allow-Origin") != "" || resp.Header.Get("Access-Control-Allow-Headers") != "" {
+				t.Errorf("type %q, origin %q: status %d, %v", typ, origin, resp.StatusCode, resp.Header)
+			}
+		}
+	}
+	r, err := http.NewRequest(http.MethodPost, "http://"+h.addr+"/", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Host = "evil.example"
+	r.Header.Set("Content-Type", "application/json")
+	if resp, err := v1Client.Do(r); err != nil || resp.Body.Close() != nil || resp.StatusCode < 400 {
+		t.Errorf("a rebound name: %+v, %v", resp, err)
+	}
+	addr := h.listen(ConnectConfig{ConnectType: Websocket})
+	for _, origin := range []string{"https://evil.example", "null", "http://" + addr} {
+		ws, resp, err := websocket.Dial(t.Context(), "ws://"+addr, &websocket.DialOptions{HTTPHeader: http.Header{"A": {newV1Stranger(t).announce()}, "Origin": {origin}}})
+		if err == nil {
+			ws.CloseNow()
+		}
+		if err == nil || resp == nil || resp.StatusCode != 403 {
+			t.Errorf("origin %q over WebSocket: %v", origin, err)
+		}
+	}
+	h.untouched("a web page's call")
+	h.alive()
 }

@@ -644,6 +644,9 @@ func TestV1BesideVersion2(t *testing.T) {
 		t.Errorf("version 1: %+v", r)
 	}
 	client := lifeNode(t, NodeConfig{Cert: Certificate{c.key}})
+	if c.id() != v1ID(client.local.Key.ID()) {
+		t.Fatal("not the same key")
+	}
 	for i, mode := range []ConnectConfig{{EnableSignature: true}, {EnableKeyAgreement: true}, {EnableSignature: true, EnableKeyAgreement: true}} {
 		mode.ConnectType, mode.Address = HTTP, h.addr
 		name := fmt.Sprint("host", i)

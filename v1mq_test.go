@@ -573,6 +573,9 @@ func TestV1BesideVersion2OnAQueue(t *testing.T) {
 		t.Errorf("version 1: %+v", r)
 	}
 	client := lifeNode(t, NodeConfig{Cert: Certificate{c.key}})
+	if c.id() != v1ID(client.local.Key.ID()) {
+		t.Fatal("not the same key")
+	}
 	for i, mode := range []ConnectConfig{{EnableSignature: true}, {EnableKeyAgreement: true}, {EnableSignature: true, EnableKeyAgreement: true}} {
 		mode.ConnectType, mode.Address, mode.Exchange, mode.WriteQueueName = MQ, broker.DSN, v1Exchange, q.write
 		name := fmt.Sprint("host", i)

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/owtp-go/owtp/internal/legacy"
+	"github.com/owtp-go/owtp/session"
+	"github.com/owtp-go/owtp/session/memory"
 )
 
 // What version 1 leaves open, and no receiver can close. docs/V1.md says so; these
@@ -146,4 +148,44 @@ func TestV1OpenAnyTime(t *testing.T) {
 			t.Errorf("take %v: %+v", take, r)
 		}
 	}
+}
+
+// A signature of version 1 names no recipient: a copy runs at another node, and
+// at one with the same key that keeps its records elsewhere. Where the records
+// are shared it does not.
+func TestV1OpenAnotherNode(t *testing.T) {
+	t.Parallel()
+	cert, store := NewRandomCertificate(), v1SharedStore(t)
+	shared := func(c *NodeConfig) { c.Cert, c.Store = cert, store }
+	hosts := []*v1Host{
+		newV1Host(t, ConnectConfig{EnableSignature: true}, shared), newV1Host(t, ConnectConfig{EnableSignature: true}, shared),
+		newV1Host(t, ConnectConfig{EnableSignature: true}, func(c *NodeConfig) { c.Cert = cert }), newV1Host(t, ConnectConfig{EnableSignature: true}),
+	}
+	c := newV1Stranger(t)
+	c.signs = true
+	body := v1Text(t, c.request("echo", "1"))
+	for i, want := range []uint64{200, 409, 200, 200} {
+		if r := c.opened(hosts[i].post(body, c.announce())); r.Status != want {
+			t.Errorf("at node %d: %+v, want %d", i, r, want)
+		}
+	}
+}
+
+// v1SharedStore is a store that says of itself that others use it, too.
+func v1SharedStore(t testing.TB) session.Provider {
+	t.Helper()
+	m, err := memory.New(memory.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	return v1Shared{m}
+}
+
+type v1Shared struct{ *memory.Store }
+
+func (s v1Shared) Traits() session.Traits {
+	traits := s.Store.Traits()
+	traits.Shared = true
+	return traits
 }

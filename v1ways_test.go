@@ -282,6 +282,15 @@ func TestV1WaysAttackSealed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// Who reads sees the method and the length.
+		secret := c.request("echo", `{"secret":"of the user"}`)
+		answer := w.ask(c.announce(), v1Text(t, secret))
+		if strings.Contains(v1Text(t, secret)+answer, "secret") || !strings.Contains(answer, `"m":"echo"`) {
+			t.Errorf("on the way: %s", answer)
+		}
+		if r := c.opened(answer); r.Status != 200 || !strings.Contains(string(r.Result), "secret") {
+			t.Errorf("%+v", r)
+		}
 		for i := range raw {
 			changed := bytes.Clone(raw)
 			changed[i] ^= 0x10
