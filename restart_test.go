@@ -49,6 +49,8 @@ func (l *lives) begin() {
 // the file was when the last method returned.
 func (l *lives) restart(kill bool) {
 	l.t.Helper()
+	// A slow disk makes it write down later what it has answered.
+	eventually(l.t, "the file has been told everything", func() bool { return l.bank.Postponed() == 0 })
 	file, err := os.ReadFile(l.path)
 	must(l.t, err)
 	must(l.t, l.bank.Close())
@@ -71,9 +73,9 @@ func (l *lives) keys(part string) []string {
 // sessions, the calls it has answered, its bindings and its users' sessions.
 func TestRestartWithAFile(t *testing.T) {
 	for _, kill := range []bool{false, true} {
-		each(t, []medium{overHTTP}, proofModes, func(t *testing.T, m medium, g guard) {
+		each(t, exchangeMedia, proofModes, func(t *testing.T, m medium, g guard) {
 			l := newLives(t, m, g)
-			ctx := short(t)
+			ctx := background(t)
 			key := &owtp.CallOptions{CallKey: []byte("0123456789abcdef")}
 			if ok, err := l.payWith("a", key); !ok {
 				t.Fatal(err)
@@ -94,14 +96,18 @@ func TestRestartWithAFile(t *testing.T) {
 			}
 			deliver(t, m, l.bank.ListenerAddr(m.name), saved)
 			l.bank.ran(t, 0)
-			if ok, err := l.payWith("a", key); !ok {
-				t.Errorf("a retried call does not get its answer: %v", err)
+			resp, err := l.rig.client.CallContext(ctx, "bank", "pay", payParams("a"), &owtp.CallOptions{CallKey: key.CallKey, Meta: key.Meta})
+			if !judge(t, "a", resp, err) {
+				t.Errorf("a retried call does not get its answer: %+v, %v", resp, err)
 			}
 			l.bank.ran(t, 0)
 			l.mustPay("b")
 			l.bank.ran(t, 1)
-			if now := l.rig.client.SessionSecrets(); !slices.EqualFunc(now, secrets, bytes.Equal) {
-				t.Error("the caller has agreed on another session")
+			// Nobody knows at a queue that the one who has gone is back, so its
+			// callers go to whoever is there and agree with him.
+			same := slices.EqualFunc(l.rig.client.SessionSecrets(), secrets, bytes.Equal)
+			if same == (m == overMQ && g.seal) {
+				t.Errorf("the caller goes on with the same session: %v", same)
 			}
 			fresh := l.withhold("fresh")
 			deliver(t, m, l.bank.ListenerAddr(m.name), []transport.Message{fresh, fresh})
