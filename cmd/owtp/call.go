@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -22,6 +22,8 @@ type callOptions struct {
 	save     string
 	full     bool
 	format   string
+	method   string
+	proto    protoFlags
 }
 
 func newCallCommand(c *console) *cobra.Command {
@@ -39,6 +41,11 @@ owtp.node.ID. An account goes before the host (account@) or after --account;
 its password is asked for or read from --password-file.
 JSON is the argument itself, @FILE, or - for standard input; without it null is
 sent.
+
+--proto names the .proto file, or the FileDescriptorSet, with the method's
+service. METHOD is then pkg.Service/Method, JSON and the result are its messages
+in Protobuf's JSON mapping, and what is no such message is not sent. It goes well
+with --format protobuf, and is not needed for it.
 
 Who answers: with --sign, --encrypt, --peer or --accept-new, or if the address
 is pinned or its queue named after a node ID, the peer must prove its node ID
@@ -61,12 +68,21 @@ standard error and ends with code 3 (owtp help exit-codes).`,
   echo '[1,2]' | owtp call ws://127.0.0.1:9433 sum - --encrypt sm4 --accept-new
   owtp call http://127.0.0.1:9432 time --full | jq .status
   owtp call ws://127.0.0.1:9433 echo '{"n":18446744073709551615}' --format protobuf
+  owtp call ws://127.0.0.1:9433 --proto wallet.proto --method wallet.v1.Wallet/Balance '{"account":"ada"}'
   owtp call nats://node@127.0.0.1:4222 time --peer 5Hue... --password-file mq.secret
   owtp call http://127.0.0.1:9432 getInfo --v1 --encrypt aes --peer 54dZ...
   owtp call amqps://wallet@mq.example/prod#orders transfer @order.json --sign --encrypt aes`,
-		Args:              arguments(2, 3, "an address, a method and at most one JSON value"),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if o.method != "" {
+				return arguments(1, 2, "with --method an address and at most one JSON value")(cmd, args)
+			}
+			return arguments(2, 3, "an address, a method and at most one JSON value")(cmd, args)
+		},
 		ValidArgsFunction: completeCall(&o.dial.known),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.method != "" {
+				args = slices.Insert(args, 1, o.method)
+			}
 			return call(cmd.Context(), c, o, args)
 		},
 	}
@@ -78,16 +94,18 @@ standard error and ends with code 3 (owtp help exit-codes).`,
 	f.StringArrayVar(&o.meta, "meta", nil, "metadata for the handler, as `key=value`; may be repeated")
 	f.StringVar(&o.save, "save", "", "keep the signed call and answer in this new file, for owtp verify; needs --sign")
 	f.StringVar(&o.format, "format", codec.NameJSON, "what carries parameters and result, `json|protobuf`; both are written and read as JSON here")
+	f.StringVar(&o.method, "method", "", "the method, instead of METHOD")
+	o.proto.register(cmd)
 	f.BoolVar(&o.full, "full", false, `print {"status","msg","result"} instead of the result, whatever the status`)
 	return cmd
 }
 
 func call(ctx context.Context, c *console, o callOptions, args []string) error {
-	address, params, meta, err := checkCall(c, o, args)
+	p, err := checkCall(ctx, c, o, args)
 	if err != nil {
 		return err
 	}
-	caller, err := o.newCaller(ctx, c, address)
+	caller, err := o.newCaller(ctx, c, p.address)
 	if err != nil {
 		return err
 	}
@@ -110,7 +128,7 @@ func call(ctx context.Context, c *console, o callOptions, args []string) error {
 		if err := caller.connect(ctx); err != nil {
 			return err
 		}
-		resp, err = caller.node.CallContext(ctx, caller.name(), args[1], params, &owtp.CallOptions{Timeout: o.dial.timeout, Meta: meta})
+		resp, err = caller.node.CallContext(ctx, caller.name(), args[1], p.params, &owtp.CallOptions{Timeout: o.dial.timeout, Meta: p.meta, Repeatable: p.typed.repeatable()})
 		return callError(err)
 	})
 	if err != nil {
@@ -121,18 +139,26 @@ func call(ctx context.Context, c *console, o callOptions, args []string) error {
 			return err
 		}
 	}
-	return o.report(c, resp)
+	return o.report(c, resp, p.typed)
+}
+
+// A plannedCall is what is going to be sent.
+type plannedCall struct {
+	address peerAddress
+	typed   *protoMethod
+	params  any
+	meta    map[string]string
 }
 
 // checkCall reads everything that can be wrong before anything is sent.
-func checkCall(c *console, o callOptions, args []string) (a peerAddress, params json.RawMessage, meta map[string]string, err error) {
+func checkCall(ctx context.Context, c *console, o callOptions, args []string) (p plannedCall, err error) {
 	if err = errors.Join(o.dial.check(), o.security.check()); err != nil {
 		return
 	}
-	if a, err = o.dial.address(args[0]); err != nil {
+	if p.address, err = o.dial.address(args[0]); err != nil {
 		return
 	}
-	if err = o.v1.apply(&a, &o); err != nil {
+	if err = o.v1.apply(&p.address, &o); err != nil {
 		return
 	}
 	if args[1] == "" {
@@ -147,11 +173,17 @@ func checkCall(c *console, o callOptions, args []string) (a peerAddress, params 
 		err = fmt.Errorf("--format: %w", err)
 		return
 	}
-	if meta, err = parseMeta(o.meta); err != nil {
+	if p.meta, err = parseMeta(o.meta); err != nil {
 		return
 	}
-	params, err = readParams(c, args[2:])
-	return
+	if p.typed, err = o.proto.method(ctx, args[1]); err != nil {
+		return
+	}
+	text, err := readParams(c, args[2:])
+	if p.params = text; err == nil && p.typed != nil {
+		p.params, err = p.typed.params(text)
+	}
+	return p, err
 }
 
 // newCaller loads the key that the call needs. An open call needs none, so
@@ -241,17 +273,17 @@ func withHint(err error, status uint64) error {
 }
 
 // report prints the answer and says how the tool ends.
-func (o *callOptions) report(c *console, resp *owtp.Response) error {
+func (o *callOptions) report(c *console, resp *owtp.Response, typed *protoMethod) error {
 	var err error
 	switch {
 	case o.full:
 		var raw []byte
-		if raw, err = fullJSON(resp); err == nil {
+		if raw, err = fullJSON(resp, typed); err == nil {
 			err = c.printJSON(raw)
 		}
 	case resp.OK():
 		var raw []byte
-		if raw, err = resultJSON(resp); err == nil {
+		if raw, err = typed.resultJSON(resp); err == nil {
 			err = c.printJSON(raw)
 		}
 	}

@@ -58,7 +58,7 @@ func resultJSON(resp *owtp.Response) ([]byte, error) {
 	if raw, ok := resp.Result.(codec.Raw); ok {
 		text, err := dataJSON(raw.Format, raw.Data)
 		if err != nil {
-			return nil, fmt.Errorf("the peer has answered, but the result cannot be shown: %w", err)
+			return nil, withCode(exitStatus, "the peer has answered, but the result cannot be shown: %w", err)
 		}
 		return text, nil
 	}
@@ -78,8 +78,8 @@ func dataJSON(format string, data []byte) ([]byte, error) {
 }
 
 // fullJSON returns a response with its status and message.
-func fullJSON(resp *owtp.Response) ([]byte, error) {
-	result, err := resultJSON(resp)
+func fullJSON(resp *owtp.Response, typed *protoMethod) ([]byte, error) {
+	result, err := typed.resultJSON(resp)
 	if err != nil {
 		return nil, err
 	}

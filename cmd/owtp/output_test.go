@@ -36,7 +36,7 @@ func TestNumbersStay(t *testing.T) {
 	const raw = `{"n":12345678901234567890.000,"z":1e400,"a":"<&>"}`
 	var out bytes.Buffer
 	c := &console{in: strings.NewReader(""), out: &out, err: &out}
-	full, err := fullJSON(&owtp.Response{Status: 200, Msg: "<ok>", Result: json.RawMessage(raw)})
+	full, err := fullJSON(&owtp.Response{Status: 200, Msg: "<ok>", Result: json.RawMessage(raw)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestResultThatCannotBeShown(t *testing.T) {
 	if text, err := resultJSON(resp); err == nil || !strings.Contains(err.Error(), "shop.Cow") {
 		t.Errorf("shown as %s, %v", text, err)
 	}
-	if text, err := fullJSON(resp); err == nil {
+	if text, err := fullJSON(resp, nil); err == nil {
 		t.Errorf("shown as %s", text)
 	}
 }
