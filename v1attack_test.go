@@ -802,3 +802,65 @@ func TestV1AttackFlood(t *testing.T) {
 		}
 	}
 }
+
+// 12: the signature is taken off a copy of what is signed and sealed. Whichever
+// comes first, the other does not run, also where both would be taken.
+func TestV1AttackSignatureTakenOff(t *testing.T) {
+	t.Parallel()
+	for _, trust := range []bool{false, true} {
+		for _, first := range []bool{false, true} {
+			h := newV1Host(t, ConnectConfig{InsecureV1TrustAgreement: trust})
+			c := newV1Stranger(t)
+			c.agree(h)
+			c.signs = true
+			whole := c.request("echo", `{"pay":1}`)
+			stripped := *whole
+			stripped.Signature = ""
+			order := []*legacy.Packet{whole, &stripped}
+			if first {
+				order[0], order[1] = order[1], order[0]
+			}
+			if r := c.opened(h.post(v1Text(t, order[0]), c.announce())); r.Status != 200 || len(h.taken()) != 1 {
+				t.Fatalf("trust %v, without its signature %v: %+v", trust, first, r)
+			}
+			for range 2 {
+				for _, p := range order {
+					h.refused("a copy", c.opened(h.post(v1Text(t, p), c.announce())), 409)
+				}
+			}
+			if r := c.call(h, "echo", `{"pay":2}`); r.Status != 200 {
+				t.Errorf("the next one: %+v", r)
+			}
+		}
+	}
+}
+
+// What a signature of version 1 does not cover is the agreement: where a listener
+// does not ask for one it can be taken off, and a handler gets the ciphertext as
+// a text, once. docs/V1.md says so.
+func TestV1OpenAgreementTakenOff(t *testing.T) {
+	t.Parallel()
+	for _, asked := range []bool{false, true} {
+		h := newV1Host(t, ConnectConfig{EnableSignature: true, EnableKeyAgreement: asked})
+		c := newV1Stranger(t)
+		c.signs = true
+		c.agree(h)
+		p := c.request("echo", `{"pay":1}`)
+		sealed := string(p.Data)
+		p.Keys = legacy.Keys{Initiator: p.Keys.Initiator}
+		r := v1Result(t, []byte(readData(t, h.post(v1Text(t, p), c.announce()))))
+		seen := h.taken()
+		if asked && (r.Status != 402 || len(seen) != 0) || !asked && (r.Status != 200 || len(seen) != 1 || seen[0].data != sealed || seen[0].pid != c.id()) {
+			t.Errorf("asked %v: %+v %+v", asked, r, seen)
+		}
+	}
+}
+
+func readData(t testing.TB, body string) string {
+	t.Helper()
+	p, err := legacy.ParsePacket([]byte(body), 1<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(p.Data)
+}

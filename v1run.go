@@ -37,6 +37,10 @@ func (q *v1Request) execute(ctx context.Context) (resp *wire.Packet, closeAfter 
 		return answer, false
 	}
 	defer q.leave()
+	if !q.alone(ctx, recorded) {
+		n.settle(c, nil, false)
+		return v1Replay.response(w), false
+	}
 	c.once = q.peer.kind != transport.MQ // where the broker may, for the same packet
 	if q.peer.link != nil && q.peer.key != nil && q.request != nil {
 		n.v1Known(q.peer.link, q.peer.id)
@@ -84,8 +88,11 @@ func (q *v1Request) recorded(ctx context.Context, w *wire.Packet) (*v1Record, *r
 			rec.Remaining = uint64(maxRemaining / time.Millisecond)
 		}
 	case once:
-		if q.peer.key == nil {
-			peerID = "v1" // all who are not proved share what one peer has
+		if q.peer.key == nil { // it has the key that was agreed on, which is enough to be counted
+			q.request.use(func(s *legacy.Session) error {
+				peerID = v1ID(s.Initiator().ID())
+				return nil
+			})
 		}
 		// The time is not sealed: a copy is fresh as long as its session is.
 		rec.Remaining = uint64(maxV1Session / time.Millisecond)
@@ -109,6 +116,29 @@ func (q *v1Request) recorded(ctx context.Context, w *wire.Packet) (*v1Record, *r
 		return nil, v1Restarted
 	}
 	return &v1Record{peerID, &rec, epoch}, nil
+}
+
+// alone reports whether a signed and sealed request has not run without its
+// signature, which somebody could take off a copy, and keeps it from doing so
+// where such a copy would be taken at all.
+func (q *v1Request) alone(ctx context.Context, signed *v1Record) bool {
+	rules := q.in.rules
+	if !q.signed || q.request == nil || q.in.line != nil || rules.sign || rules.proved && !rules.trust {
+		return true
+	}
+	digest, once := legacy.Once(q.p)
+	if text, err := q.p.Text(); err != nil || text == "" || !once {
+		return true // none would run, or none can be told from a second call
+	}
+	rec := *signed.p
+	rec.Nonce, rec.Remaining = wire.Nonce(digest[:len(rec.Nonce)]), uint64(maxV1Session/time.Millisecond)
+	c, answer := q.n.claimed(ctx, q.peer.id, &rec, signed.epoch, false, func() *refusal { return nil })
+	if answer != nil {
+		return false
+	}
+	c.once = true
+	q.n.settle(c, &wire.Packet{}, true)
+	return true
 }
 
 // A v1Epoch knows since when requests of version 1 are recorded in the store
