@@ -152,21 +152,29 @@ func TestV1OpenAnyTime(t *testing.T) {
 
 // A signature of version 1 names no recipient: a copy runs at another node, and
 // at one with the same key that keeps its records elsewhere. Where the records
-// are shared it does not.
+// are shared it does not, and what is sealed opens nowhere else.
 func TestV1OpenAnotherNode(t *testing.T) {
 	t.Parallel()
 	cert, store := NewRandomCertificate(), v1SharedStore(t)
 	shared := func(c *NodeConfig) { c.Cert, c.Store = cert, store }
-	hosts := []*v1Host{
-		newV1Host(t, ConnectConfig{EnableSignature: true}, shared), newV1Host(t, ConnectConfig{EnableSignature: true}, shared),
-		newV1Host(t, ConnectConfig{EnableSignature: true}, func(c *NodeConfig) { c.Cert = cert }), newV1Host(t, ConnectConfig{EnableSignature: true}),
-	}
-	c := newV1Stranger(t)
-	c.signs = true
-	body := v1Text(t, c.request("echo", "1"))
-	for i, want := range []uint64{200, 409, 200, 200} {
-		if r := c.opened(hosts[i].post(body, c.announce())); r.Status != want {
-			t.Errorf("at node %d: %+v, want %d", i, r, want)
+	hosts := []*v1Host{newV1Host(t, ConnectConfig{}, shared), newV1Host(t, ConnectConfig{}, shared), newV1Host(t, ConnectConfig{}, func(c *NodeConfig) { c.Cert = cert }), newV1Host(t, ConnectConfig{})}
+	for _, mode := range []struct {
+		signs, agrees bool
+		want          []uint64
+	}{
+		{true, false, []uint64{200, 409, 200, 200}}, {false, true, []uint64{200, 502, 502, 502}}, {true, true, []uint64{200, 502, 502, 502}},
+	} {
+		c := newV1Stranger(t)
+		c.signs = mode.signs
+		if mode.agrees {
+			c.agree(hosts[0])
+		}
+		body := v1Text(t, c.request("echo", `{"x":1}`))
+		for i, h := range hosts {
+			r := c.opened(h.post(body, c.announce()))
+			if ran := len(h.taken()); r.Status != mode.want[i] || (ran == 1) != (r.Status == 200) {
+				t.Errorf("%+v: at node %d: %+v, and %d handlers ran", mode, i, r, ran)
+			}
 		}
 	}
 }

@@ -59,7 +59,9 @@ for name in "${services_missing[@]}"; do
 	left_out+=("tests against $name, which is not available: see \"servers\" above")
 done
 step "tests with the race detector" check_tests "${modules[@]}"
-step "tests that SECURITY.md names have run" check_ran docs/SECURITY.md "$(go list -m -f '{{.Path}}' | head -1)" "$RAN_FILE"
+for document in SECURITY V1; do
+	step "tests that $document.md names have run" check_ran "docs/$document.md" "$(go list -m -f '{{.Path}}' | head -1)" "$RAN_FILE"
+done
 # Each target briefly, and all of them within three minutes.
 export FUZZ_TIME=${FUZZ_TIME:-2s} FUZZ_TOTAL=${FUZZ_TOTAL:-160}
 step "fuzzing, $FUZZ_TIME each" check_fuzz "${modules[@]}"

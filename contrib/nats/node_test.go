@@ -2,6 +2,7 @@ package nats_test
 
 import (
 	"encoding/json"
+	"strings"
 	"testing"
 
 	"github.com/owtp-go/owtp"
@@ -32,4 +33,17 @@ func nodesOver(t testing.TB, p place, options string, cfg owtp.NodeConfig, mode 
 		t.Fatal(err)
 	}
 	return host, client
+}
+
+// Version 1 was never spoken over NATS, and a listener that allows it here is told
+// so before anything is dialled.
+func TestNoVersion1(t *testing.T) {
+	n := owtp.RandomOWTPNode()
+	defer n.Close()
+	for _, scheme := range []string{"nats", "tls"} {
+		err := n.Listen(owtp.ConnectConfig{ConnectType: owtp.MQ, Address: scheme + "://127.0.0.1:1", AllowV1: true, Exchange: "x", ReadQueueName: "r", WriteQueueName: "w"})
+		if err == nil || !strings.Contains(err.Error(), "AllowV1: version 1 exists over RabbitMQ") || !strings.Contains(err.Error(), "not over "+scheme+"://") {
+			t.Errorf("%s: %v", scheme, err)
+		}
+	}
 }
