@@ -82,6 +82,15 @@
 // request. A handler that panics answers 500; the log has the stack and the
 // caller learns nothing of it.
 //
+// # Typed calls, and services of .proto files
+//
+// [Handle] binds a handler with Go values for parameters and result, structs with
+// JSON tags or Protobuf messages, and [Invoke] calls one; both work over every
+// transport and in every data format. An [*Error] that such a handler returns is
+// its answer, details included, and [FromContext] has the rest of the request.
+// protoc-gen-owtp, in cmd/protoc-gen-owtp, makes typed clients and servers of the
+// services in .proto files, for both directions: examples/stubs shows it.
+//
 // # Life of a node
 //
 // [OWTPNode.Listen] returns once the port is bound or the queue is consumed.

@@ -55,6 +55,7 @@ FileDescriptorSet, which owtp call --proto and protoc read.`,
 	o.call.dial.register(cmd)
 	o.call.dial.registerAcceptNew(cmd)
 	o.call.security.register(cmd)
+	o.call.v1.register(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.json, "json", false, "print one JSON object")
 	f.StringVar(&o.descriptors, "descriptors", "", "write the descriptors of the .proto files to this new `file`")
@@ -82,6 +83,9 @@ func describe(ctx context.Context, c *console, o describeOptions, address string
 	}
 	a, err := o.call.dial.address(address)
 	if err != nil {
+		return err
+	}
+	if err := o.call.v1.apply(&a, &o.call); err != nil {
 		return err
 	}
 	caller, err := o.call.newCaller(ctx, c, a)

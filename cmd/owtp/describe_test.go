@@ -1,0 +1,43 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/types/descriptorpb"
+
+	"github.com/owtp-go/owtp/internal/testpb"
+	"github.com/owtp-go/owtp/internal/teststubs"
+)
+
+// The descriptors of a hostile node are an error or a description.
+func FuzzDescriptors(f *testing.F) {
+	var files [][]byte
+	for _, d := range []*descriptorpb.FileDescriptorProto{
+		protodesc.ToFileDescriptorProto(descriptorpb.File_google_protobuf_descriptor_proto),
+		protodesc.ToFileDescriptorProto(testpb.File_internal_testpb_testpb_proto),
+		protodesc.ToFileDescriptorProto(teststubs.File_internal_teststubs_teststubs_proto),
+	} {
+		b, err := proto.Marshal(d)
+		if err != nil {
+			f.Fatal(err)
+		}
+		files = append(files, b)
+		f.Add(b, "wallet.test.Wallet/Balance")
+	}
+	f.Fuzz(func(t *testing.T, octets []byte, method string) {
+		for _, with := range [][][]byte{{octets}, {files[0], files[1], octets}, {octets, files[2]}} {
+			a := &api{files: new(descriptorpb.FileDescriptorSet), seen: make(map[string]bool)}
+			if a.add(&description{Methods: []describedMethod{{Name: method}}, Files: with}) != nil || a.link() != nil {
+				continue
+			}
+			var out bytes.Buffer
+			if err := a.print(&console{out: &out, err: io.Discard}, false); err != nil || out.Len() == 0 {
+				t.Errorf("%q: %v", out.String(), err)
+			}
+		}
+	})
+}
