@@ -287,6 +287,46 @@ func TestAttackQueueReplayAnswer(t *testing.T) {
 	})
 }
 
+// Deliver again what was refused, with the mark of a redelivery: its sender was
+// told under proof that it has not run, and it never does.
+func TestAttackQueueRedeliverRefused(t *testing.T) {
+	eachMode(t, proofModes, func(t *testing.T, g guard) {
+		for _, shared := range []bool{false, true} {
+			cfg := owtp.NodeConfig{Limits: quick}
+			cfg.Limits.MaxRequestsPerPeer = 1
+			if shared {
+				cfg.Store = sharedStore(t)
+			}
+			r := newQueueRig(t, g, cfg)
+			s := r.waits(t, "sleep")
+			done := r.start("sleep", nil, nil)
+			within(t, s.began, "the handler")
+			var refused []transporttest.Queued
+			for _, q := range r.record(func() {
+				resp, err := r.client.CallContext(context.Background(), "bank", "pay", payParams("a"), &owtp.CallOptions{Timeout: patience})
+				if err != nil || resp.Status != owtp.ErrTooManyRequests {
+					t.Errorf("the call was to be refused: %+v, %v", resp, err)
+				}
+			}) {
+				if !q.Answer && !isHello(q.Message) {
+					refused = append(refused, q)
+				}
+			}
+			s.wake()
+			within(t, done, "the other call's answer")
+			if len(refused) != 1 {
+				t.Fatalf("%d requests, want one", len(refused))
+			}
+			for _, refused[0].Message.Redelivered = range []bool{true, false, true} {
+				r.deliver(refused[0].To, refused[0])
+			}
+			r.bank.ran(t, 0)
+			r.mustPay("b")
+			r.bank.ran(t, 1)
+		}
+	})
+}
+
 // Say of a delivery that it is the second, and of a second one nothing: the
 // handler runs once at most, and who asked is not told that it has not if it has.
 func TestAttackQueueFalseRedelivery(t *testing.T) {

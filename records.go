@@ -135,6 +135,7 @@ func (n *OWTPNode) storeRefusal(err error) *refusal {
 var (
 	refuseCopy    = refuse(ErrReplayAttack, wire.ReasonCopy, "a packet with this nonce was received before")
 	refuseKey     = refuse(ErrReplayAttack, wire.ReasonKey, "the call key belongs to a call with other content")
+	refuseAgain   = refuse(ErrDenialOfService, 0, "refused before; nothing has run")
 	refuseUnknown = refuse(ErrOutcomeUnknown, wire.ReasonUnknown, "whether the call ran is not known")
 )
 
@@ -234,6 +235,8 @@ var errChanged = refuse(0, 0, "")
 // list adds the nonce to the record's attempts.
 func (n *OWTPNode) list(ctx context.Context, fresh *claim, rec *wire.CallRecord, version uint64, nonce wire.Nonce) *refusal {
 	switch {
+	case slices.Contains(rec.Attempts, nonce) && rec.State == wire.CallFree && fresh.redelivered:
+		return refuseAgain
 	case slices.Contains(rec.Attempts, nonce) && fresh.redelivered:
 		return nil // the same attempt, which the broker brings once more
 	case slices.Contains(rec.Attempts, nonce):
