@@ -215,8 +215,10 @@ fuzz_targets() {
 # check_fuzz runs each target for FUZZ_TIME, and no new one after FUZZ_TOTAL
 # seconds. Targets that were left out are printed as "not fuzzed: ...". A package
 # is built once for all its targets: starting go for each takes as long as they run.
+# With FUZZ_PLAIN, those of modules other than the first fuzz without being guided
+# by coverage: for that all that they import is compiled once more.
 check_fuzz() {
-	local module package name folder built='' work ran=0 start=$SECONDS
+	local module package name folder built='' guided work ran=0 start=$SECONDS
 	work=$(mktemp -d)
 	while read -r module package name; do
 		if ((SECONDS - start >= ${FUZZ_TOTAL:-100000})); then
@@ -225,7 +227,9 @@ check_fuzz() {
 		fi
 		folder=$module/$package
 		if [[ $built != "$folder" ]]; then
-			go -C "$folder" test -c -fuzz=. -o "$work/fuzz.test" . || fail "building $package for fuzzing failed" || return
+			guided=(-fuzz=.)
+			[[ -z ${FUZZ_PLAIN:-} || $module == "$1" ]] || guided=()
+			go -C "$folder" test -c "${guided[@]}" -o "$work/fuzz.test" . || fail "building $package for fuzzing failed" || return
 			built=$folder
 		fi
 		# The end of the fuzzing time is now and then reported as a failure

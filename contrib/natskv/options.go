@@ -72,7 +72,7 @@ func parse(text string) (*options, error) {
 	files := make(map[string]string)
 	for name, values := range query {
 		if len(values) > 1 {
-			return nil, fmt.Errorf("nats: ProviderConfig has the parameter %q twice", name)
+			return nil, errors.New("nats: ProviderConfig has a parameter twice")
 		}
 		if err := o.take(name, values[0], files); err != nil {
 			return nil, err
@@ -140,7 +140,8 @@ func (o *options) take(name, value string, files map[string]string) error {
 		files[name] = value
 	default:
 		known := []string{"addr", "bucket", "ca_file", "cert_file", "creds", "inbox", "key_file", "max_bytes", "max_records", "replicas", "server_name", "timeout"}
-		err = fmt.Errorf("nats: ProviderConfig has the unknown parameter %.40q (known: %s)", name, strings.Join(slices.Sorted(slices.Values(known)), ", "))
+		// Not repeated: it may be what follows a ? in a password.
+		err = fmt.Errorf("nats: ProviderConfig has an unknown parameter (known: %s; in a password a ? is written %%3F)", strings.Join(slices.Sorted(slices.Values(known)), ", "))
 	}
 	return err
 }

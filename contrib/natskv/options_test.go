@@ -23,7 +23,7 @@ func TestParse(t *testing.T) {
 		{"nats://u:s3cret@h#x", "nats://user"}, {"nats://h?%zz", "nats://user"},
 		{"nats://u:s3cret@h?bucket=a.b", "bucket"}, {"nats://h?bucket=", "bucket"}, {"nats://h?inbox=>", "inbox"}, {"nats://h?inbox=a..b", "inbox"},
 		{"nats://h?replicas=0", "replicas"}, {"nats://h?replicas=9", "replicas"}, {"nats://h?max_records=x", "max_records"}, {"nats://h?max_bytes=-1", "max_bytes"},
-		{"nats://h?timeout=0s", "timeout"}, {"nats://h?timeout=soon", "timeout"}, {"nats://h?bukcet=x", "bukcet"}, {"nats://h?bucket=a&bucket=b", "twice"},
+		{"nats://h?timeout=0s", "timeout"}, {"nats://h?timeout=soon", "timeout"}, {"nats://h?bukcet=x", "unknown parameter"}, {"nats://h?bucket=a&bucket=b", "twice"},
 		{"nats://h?addr=u:s3cret@h2", "addr"}, {"nats://h?addr=", "addr"}, {"nats://h?addr=h/x", "addr"},
 		{"nats://h?ca_file=/x", "tls://"}, {"tls://h?ca_file=/does/not/exist", "/does/not/exist"}, {"tls://h?cert_file=/does/not/exist", "cert_file"},
 		{"nats://h?" + strings.Repeat("addr=x&", 200), "further servers"}, {strings.Repeat("x", maxURL+1), "bytes"},
