@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/owtp-go/owtp"
 	"github.com/owtp-go/owtp/codec"
@@ -271,9 +270,10 @@ func TestFromContext(t *testing.T) {
 // made for itself is a failure.
 func TestTypedHandlersOutOfTime(t *testing.T) {
 	inFormats(t, func(t *testing.T, s *stage, opts *owtp.CallOptions) {
-		answered := make(chan uint64, 1)
+		began, answered := make(chan struct{}, 1), make(chan uint64, 2)
 		s.host.HandleFinishFunc(func(ctx *owtp.Context) { answered <- ctx.Resp.Status })
 		must(t, owtp.Handle(s.host, "late", func(ctx context.Context, _ any) (any, error) {
+			began <- struct{}{}
 			<-ctx.Done()
 			return nil, fmt.Errorf("waiting: %w", ctx.Err())
 		}))
@@ -282,14 +282,16 @@ func TestTypedHandlersOutOfTime(t *testing.T) {
 			cancel()
 			return nil, ctx.Err()
 		}))
-		short := *opts
-		short.Timeout = 20 * time.Millisecond
-		_, err := owtp.Invoke[any](background(t), s.client, "testhost", "late", nil, &short)
-		wantStatus(t, err, owtp.ErrRequestTimeout)
+		ctx, cancel := context.WithCancel(background(t))
+		defer cancel()
+		done := make(chan error, 1)
+		go func() { done <- second(owtp.Invoke[any](ctx, s.client, "testhost", "late", nil, opts)) }()
+		within(t, began, "the handler")
+		cancel()
+		wantStatus(t, within(t, done, "the call"), owtp.ErrRequestTimeout)
 		if got := within(t, answered, "the answer"); got != owtp.ErrRequestTimeout {
 			t.Errorf("the handler's answer is %d", got)
 		}
-		_, err = owtp.Invoke[any](background(t), s.client, "testhost", "own", nil, opts)
-		wantStatus(t, err, owtp.ErrInternalServerError)
+		wantStatus(t, second(owtp.Invoke[any](background(t), s.client, "testhost", "own", nil, opts)), owtp.ErrInternalServerError)
 	})
 }
