@@ -194,7 +194,8 @@ type ConnectConfig struct {
 	AllowV1Peers []string `json:"allowV1Peers,omitempty"`
 	// InsecureV1TrustAgreement takes a version 1 peer for proved that has
 	// sealed its request and not signed it. Nothing keeps others from changing
-	// such requests in part.
+	// such requests in part. To dial with Version 1 it is for what the peer
+	// calls back.
 	InsecureV1TrustAgreement bool `json:"insecureV1TrustAgreement,omitempty"`
 	// InsecureV1BareText takes sealed parameters that are no JSON, as version
 	// 1 peers send that pass a bare string: anything else that opens by chance
@@ -213,7 +214,8 @@ type ConnectConfig struct {
 	// them, by default the same with the peer's ID. Messages are published to
 	// Exchange, which must exist, by default the broker's nameless one. A
 	// listener with AllowV1 needs Exchange, and in WriteQueueName the queue
-	// that the version 1 peer reads.
+	// that the version 1 peer reads. To dial with Version 1 all three are
+	// needed: those of the peer's configuration, with the queues swapped.
 	Account        string `json:"account,omitempty"`
 	Password       string `json:"password,omitempty"`
 	Exchange       string `json:"exchange,omitempty"`
@@ -308,7 +310,7 @@ func (c ConnectConfig) checkDial() (*spec, error) {
 		}
 	}
 	for name, set := range c.v1Fields() {
-		if set && (c.Version != 1 || name != "V1Cert" && name != "InsecureV1BareText") {
+		if set && (c.Version != 1 || name != "V1Cert" && name != "InsecureV1BareText" && name != "InsecureV1TrustAgreement") {
 			return nil, fmt.Errorf("owtp: ConnectConfig.%s belongs to a listener with AllowV1 and has no meaning for Connect with Version %d", name, c.Version)
 		}
 	}
@@ -328,7 +330,7 @@ func (c ConnectConfig) checkDial() (*spec, error) {
 			return nil, fmt.Errorf("owtp: address %q: %q is no path", c.Address, s.path)
 		}
 	}
-	if s.broker != nil && c.ReadQueueName != "" {
+	if s.broker != nil && !s.isV1() && c.ReadQueueName != "" {
 		return nil, fmt.Errorf("owtp: ConnectConfig.ReadQueueName belongs to a listener; answers come to a queue that the connection makes for itself")
 	}
 	if s.broker == nil {

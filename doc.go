@@ -163,7 +163,8 @@
 //   - Account, Password: of the broker; none
 //   - WriteQueueName, to dial: the peer's queue; "owtp.node." and the peer's ID.
 //     To listen with AllowV1: the queue that the version 1 peer reads
-//   - ReadQueueName, to listen: the node's queue; "owtp.node." and its own ID
+//   - ReadQueueName, to listen: the node's queue; "owtp.node." and its own ID.
+//     To dial with Version 1: the queue that the peer writes to
 //   - Exchange: that messages are published to; the broker's nameless one
 //
 // A field of the other role that is set is an error. Passwords and keys are left

@@ -24,11 +24,15 @@ var (
 		"amqp":  amqpt.New(),
 		"amqps": amqpt.New(),
 	}
+	v1Broker = amqpt.NewLegacy()
 )
 
 // transport returns what carries messages for a checked configuration.
 func (s *spec) transport() transport.Transport {
-	if s.broker != nil {
+	switch {
+	case s.broker != nil && s.isV1():
+		return v1Broker
+	case s.broker != nil:
 		return s.broker
 	}
 	return transports[s.ConnectType]

@@ -13,6 +13,8 @@ func (c *ConnectConfig) v1Fields() map[string]bool {
 	}
 }
 
+var errV1Contradiction = errors.New("owtp: ConnectConfig.InsecureV1TrustAgreement contradicts EnableSignature, which asks for a signature on every request")
+
 // checkV1 makes the rules for version 1 peers of a listener's configuration.
 func (s *spec) checkV1() error {
 	if !s.AllowV1 {
@@ -29,7 +31,7 @@ func (s *spec) checkV1() error {
 	case s.AllowPeers != nil && s.AllowV1Peers == nil:
 		return errors.New("owtp: ConnectConfig.AllowV1 with AllowPeers needs AllowV1Peers: who may call in this version is not thereby allowed in version 1")
 	case s.EnableSignature && s.InsecureV1TrustAgreement:
-		return errors.New("owtp: ConnectConfig.InsecureV1TrustAgreement contradicts EnableSignature, which asks for a signature on every request")
+		return errV1Contradiction
 	}
 	s.v1 = &v1Rules{
 		key: s.V1Cert.key, sign: s.EnableSignature, agree: s.EnableKeyAgreement, proved: s.AllowV1Peers != nil || s.Authorize != nil,
@@ -37,7 +39,7 @@ func (s *spec) checkV1() error {
 		admits: s.Authorize,
 	}
 	if s.broker != nil {
-		if err := s.checkV1Queues(); err != nil {
+		if err := s.checkV1Queues("AllowV1"); err != nil {
 			return err
 		}
 	}

@@ -48,7 +48,7 @@ func TestV1Configurations(t *testing.T) {
 		wantErr(t, n.Connect("x", cfg), name, "listener")
 		cfg.Version = 2
 		wantErr(t, n.Connect("x", cfg), name, "listener")
-		if name != "V1Cert" && name != "InsecureV1BareText" {
+		if name != "V1Cert" && name != "InsecureV1BareText" && name != "InsecureV1TrustAgreement" {
 			cfg.Version = 1
 			wantErr(t, n.Connect("x", cfg), name, "listener")
 		}
@@ -65,11 +65,14 @@ func TestV1CallConfigurations(t *testing.T) {
 	t.Parallel()
 	n := randomNode(t)
 	for want, set := range map[string]func(*owtp.ConnectConfig){
-		"Version is 3; it must be 1, 2 or 0":             func(c *owtp.ConnectConfig) { c.Version = 3 },
-		"Version is -1":                                  func(c *owtp.ConnectConfig) { c.Version = -1 },
-		`Suites has "sm4"; version 1 has "aes" only`:     func(c *owtp.ConnectConfig) { c.Suites = []string{"aes", "sm4"} },
-		`version 1 is not called over "mem"`:             func(c *owtp.ConnectConfig) { c.ConnectType = owtp.Memory },
-		"data format":                                    func(c *owtp.ConnectConfig) { c.DataFormat = "x" },
+		"Version is 3; it must be 1, 2 or 0":         func(c *owtp.ConnectConfig) { c.Version = 3 },
+		"Version is -1":                              func(c *owtp.ConnectConfig) { c.Version = -1 },
+		`Suites has "sm4"; version 1 has "aes" only`: func(c *owtp.ConnectConfig) { c.Suites = []string{"aes", "sm4"} },
+		`version 1 does not exist for "mem"`:         func(c *owtp.ConnectConfig) { c.ConnectType = owtp.Memory },
+		"InsecureV1TrustAgreement contradicts EnableSignature": func(c *owtp.ConnectConfig) {
+			c.EnableSignature, c.InsecureV1TrustAgreement = true, true
+		},
+		"data format": func(c *owtp.ConnectConfig) { c.DataFormat = "x" },
 		"belongs to a listener and has no meaning for C": func(c *owtp.ConnectConfig) { c.AllowPeers = []string{} },
 	} {
 		cfg := owtp.ConnectConfig{Address: "127.0.0.1:1", ConnectType: owtp.HTTP, Version: 1}

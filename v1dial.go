@@ -248,7 +248,9 @@ func (n *OWTPNode) identifyV1(ctx context.Context, s *spec) (string, error) {
 			return "", err
 		}
 		defer conn.Close("identified")
-		ask = r.v1.askOver(conn)
+		if ask = r.v1.askOver(conn); s.broker != nil {
+			ask = r.v1.askBehind(&v1Backlog{Conn: conn})
+		}
 	}
 	a, _, err := r.v1.agreeWithAnybody(ctx, r.mode(), ask)
 	if err != nil {

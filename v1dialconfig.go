@@ -25,10 +25,15 @@ func (s *spec) checkVersion() error {
 		}
 	}
 	switch {
-	case transports[s.ConnectType] == nil || s.ConnectType == Memory:
-		return fmt.Errorf("owtp: ConnectConfig.Version: version 1 is not called over %q", s.ConnectType)
+	case s.ConnectType == Memory:
+		return fmt.Errorf("owtp: ConnectConfig.Version: version 1 does not exist for %q", Memory)
+	case s.EnableSignature && s.InsecureV1TrustAgreement:
+		return errV1Contradiction
 	case s.DataFormat != "" && s.DataFormat != "json":
 		return fmt.Errorf("owtp: ConnectConfig.DataFormat is %.40q; version 1 has \"json\" only", s.DataFormat)
+	}
+	if s.broker != nil {
+		return s.checkV1Queues("Version 1")
 	}
 	return nil
 }
@@ -52,6 +57,8 @@ func (n *OWTPNode) dialConfig(s *spec) transport.Config {
 	c := n.transportConfig(s)
 	if s.isV1() {
 		c.LegacyKey = n.v1Key(s).Public().String()
+		// What nobody reads while its caller waits is not to run later.
+		c.MaxQueueTime = min(c.MaxQueueTime, n.timeout())
 	}
 	return c
 }

@@ -3,6 +3,7 @@ package owtp
 import (
 	"context"
 
+	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/legacy"
 	"github.com/owtp-go/owtp/internal/wire"
 	"github.com/owtp-go/owtp/transport"
@@ -15,6 +16,10 @@ type v1Line struct {
 	*v1Dialled
 	agreement *v1Agreement // nil without one
 	rules     *v1Rules     // for what the peer calls back
+	anonymous string       // ID of the peer where a request does not prove more
+
+	// Over a broker both sides are dialled, and each begins agreements of its own:
+	own *v1Sessions // answers the peer's; nil elsewhere
 }
 
 // dialV1 makes one connection in version 1, and agrees on a key first if calls
@@ -25,35 +30,95 @@ func (r *remote) dialV1(ctx context.Context, mode wire.Mode) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	line := &v1Line{v1Dialled: r.v1, rules: &v1Rules{key: r.v1.key, sign: mode.Signed(), agree: mode.Sealed(), bareText: s.InsecureV1BareText}}
-	if mode.Sealed() {
-		if line.agreement, err = r.v1.agree(ctx, mode, r.v1.askOver(conn)); err != nil {
-			conn.Close("no agreement")
-			return nil, err
-		}
+	line := &v1Line{v1Dialled: r.v1}
+	if conn, err = line.begin(ctx, conn, mode); err != nil {
+		conn.Close("no agreement")
+		return nil, err
 	}
 	l := n.newV1Link(conn, r.tr.Kind(), line, line.serve)
 	l.remote, l.mode = r, mode
 	l.peer.Name, l.peer.config, l.peer.dialed = r.name, &s.ConnectConfig, true
+	l.peer.id = line.anonymous
 	if a := line.agreement; a != nil {
 		l.peer.key, l.peer.id, l.peer.sealed = a.peer, v1ID(a.peer.ID()), true
-		context.AfterFunc(l.ctx, a.erase)
-	} else if l.peer.id, err = n.anonymousID(); err != nil {
-		l.fail(err)
-		return nil, err
 	}
-	if refused := n.register(l); refused != nil {
-		err = newError(refused.status, "%s", refused.msg)
-	} else {
-		err = n.startLink(l, nil)
-	}
-	if err != nil {
+	if err := line.start(l); err != nil {
 		l.fail(err)
 		n.forgetLink(l)
+		line.end(l)
 		return nil, err
 	}
 	r.v1.tell(mode)
 	return l, nil
+}
+
+// begin settles what the line is, with an agreement if there is to be one.
+func (v *v1Line) begin(ctx context.Context, conn transport.Conn, mode wire.Mode) (transport.Conn, error) {
+	n, s := v.node, v.remote.spec()
+	var err error
+	if v.anonymous, err = n.anonymousID(); err != nil {
+		return conn, err
+	}
+	if mode.Sealed() {
+		ask := v.askOver(conn)
+		if s.broker != nil {
+			later := &v1Backlog{Conn: conn}
+			conn, ask = later, v.askBehind(later)
+		}
+		if v.agreement, err = v.agree(ctx, mode, ask); err != nil {
+			return conn, err
+		}
+	}
+	v.rules = &v1Rules{key: v.key, sign: mode.Signed(), agree: mode.Sealed(), bareText: s.InsecureV1BareText, trust: s.InsecureV1TrustAgreement}
+	if s.broker == nil {
+		return conn, nil
+	}
+	v.own = n.newV1Sessions(v.key, false)
+	if pin := v.remote.pinned(); !pin.IsZero() {
+		v.rules.allowed = map[identity.ID]bool{pin: true}
+	} else if mode.Signed() {
+		v.rules.allowed = map[identity.ID]bool{} // nobody knows whose signature that would be
+	}
+	return conn, nil
+}
+
+// start makes the line known and begins to read.
+func (v *v1Line) start(l *link) error {
+	n := v.node
+	if refused := n.register(l); refused != nil {
+		return newError(refused.status, "%s", refused.msg)
+	}
+	n.mu.Lock()
+	if v.own != nil {
+		n.v1Sessions[v.own] = struct{}{}
+	}
+	if l.entry != nil && l.peer.id != v.anonymous { // handlers can call back whom they see
+		l.v1.known = v.anonymous
+		n.v1Links[v.anonymous] = l
+	}
+	n.mu.Unlock()
+	if !n.spawn(func() {
+		n.serveLink(l, nil)
+		v.end(l)
+	}) {
+		return errNodeClosed
+	}
+	return nil
+}
+
+// end forgets the line's keys, and what handlers have kept for its peer.
+func (v *v1Line) end(l *link) {
+	if v.agreement != nil {
+		v.agreement.erase()
+	}
+	if v.own != nil {
+		v.node.forgetV1(v.own)
+	}
+	if l.peer.id != v.anonymous {
+		if err := v.node.Peerstore().Destroy(v.anonymous); err != nil {
+			v.node.log.Warn("session of an anonymous peer is not destroyed", "err", err)
+		}
+	}
 }
 
 // maxV1Aside is how many other messages may come before the answer to the
@@ -64,33 +129,84 @@ const maxV1Aside = 64
 // there is an agreement is told so.
 func (d *v1Dialled) askOver(conn transport.Conn) v1Ask {
 	return func(ctx context.Context, q *legacy.Packet) (*legacy.Packet, error) {
-		send := func(p *legacy.Packet) error {
-			b, err := p.Append(nil)
+		others := 0
+		return d.askAside(ctx, conn, q, func(_ transport.Message, p *legacy.Packet) error {
+			if others++; others == maxV1Aside {
+				return errV1Another
+			}
+			if p == nil || p.Kind != legacy.Request {
+				return nil
+			}
+			b, err := d.node.v1Refusal(p, v1NoKey).Append(nil)
 			if err != nil {
 				return err
 			}
 			return conn.Send(ctx, transport.Message{Form: transport.JSON, Data: b})
-		}
-		if err := send(q); err != nil {
+		})
+	}
+}
+
+// maxV1Backlog is how many messages of a queue are put by until there is an
+// agreement: they may have waited there for this node.
+const maxV1Backlog = 1024
+
+// A v1Backlog is a connection some of whose messages have come before their time.
+type v1Backlog struct {
+	transport.Conn
+	first []transport.Message
+}
+
+// Recv implements [transport.Conn].
+func (b *v1Backlog) Recv(ctx context.Context) (transport.Message, error) {
+	if len(b.first) == 0 {
+		return b.Conn.Recv(ctx)
+	}
+	m := b.first[0]
+	b.first = b.first[1:]
+	return m, nil
+}
+
+// askBehind asks on a queue in which others' messages may lie before the answer.
+func (d *v1Dialled) askBehind(b *v1Backlog) v1Ask {
+	return func(ctx context.Context, q *legacy.Packet) (*legacy.Packet, error) {
+		return d.askAside(ctx, b.Conn, q, func(m transport.Message, p *legacy.Packet) error {
+			switch {
+			case p == nil || p.Kind != legacy.Request:
+			case len(b.first) == maxV1Backlog:
+				d.node.log.Warn("a request is dropped: too many have come before there is an agreement", "peer", d.remote.name)
+			default:
+				b.first = append(b.first, m)
+			}
+			return nil
+		})
+	}
+}
+
+// askAside sends a packet and takes messages until one is the response to it; of
+// the others it tells aside, with nil for what is no packet.
+func (d *v1Dialled) askAside(ctx context.Context, conn transport.Conn, q *legacy.Packet, aside func(transport.Message, *legacy.Packet) error) (*legacy.Packet, error) {
+	b, err := q.Append(nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.Send(ctx, transport.Message{Form: transport.JSON, Data: b}); err != nil {
+		return nil, err
+	}
+	for {
+		m, err := conn.Recv(ctx)
+		if err != nil {
 			return nil, err
 		}
-		for range maxV1Aside {
-			m, err := conn.Recv(ctx)
-			if err != nil {
-				return nil, err
-			}
-			p, err := legacy.ParsePacket(m.Data, d.node.cfg.Limits.MaxMessage)
-			switch {
-			case err != nil:
-			case p.Kind == legacy.Response && p.Nonce == q.Nonce && p.Method == q.Method:
-				return p, nil
-			case p.Kind == legacy.Request:
-				if err := send(d.node.v1Refusal(p, v1NoKey)); err != nil {
-					return nil, err
-				}
-			}
+		p, err := legacy.ParsePacket(m.Data, d.node.cfg.Limits.MaxMessage)
+		if err == nil && p.Kind == legacy.Response && p.Nonce == q.Nonce && p.Method == q.Method {
+			return p, nil
 		}
-		return nil, errV1Another
+		if err != nil {
+			p = nil
+		}
+		if err := aside(m, p); err != nil {
+			return nil, err
+		}
 	}
 }
 
@@ -99,10 +215,14 @@ func (v *v1Line) request(p *wire.Packet) (*legacy.Packet, v1Answer, error) {
 	return v.v1Dialled.request(p, v.remote.mode(), v.agreement)
 }
 
-// serve answers what the peer calls back.
+// serve answers what the peer calls back. The agreement proves who is at the
+// other end and not who has made this packet, so that without a signature its
+// sender is nobody.
 func (v *v1Line) serve(ctx context.Context, l *link, p *legacy.Packet) (answer *legacy.Packet, closeAfter bool) {
-	in := &v1Inbound{rules: v.rules, line: v, peer: l.peer}
-	if v.agreement != nil {
+	peer := *l.peer
+	peer.id, peer.key, peer.sealed = v.anonymous, nil, false
+	in := &v1Inbound{rules: v.rules, line: v, peer: &peer, sessions: v.own}
+	if v.agreement != nil && v.own == nil {
 		in.sessions = &v.agreement.sessions
 	}
 	return l.node.serveV1(ctx, in, p)
@@ -111,9 +231,12 @@ func (v *v1Line) serve(ctx context.Context, l *link, p *legacy.Packet) (answer *
 // checkBack is check for what comes over a connection that this node has
 // dialled. Under an agreement only who has its key can ask for something, and
 // what comes in the clear, or under another key, is refused and changes nothing.
-func (q *v1Request) checkBack() *refusal {
+func (q *v1Request) checkBack(ctx context.Context) *refusal {
 	if q.n.v1nonces.drew(q.p.Nonce) {
 		return v1OwnNumber // a request of this node's, sent back perhaps
+	}
+	if q.in.line.own != nil {
+		return q.checkAnybody(ctx)
 	}
 	if r := q.proveBack(); r != nil {
 		return r
@@ -144,7 +267,13 @@ func (q *v1Request) checkBack() *refusal {
 	case k.CallbackCheck != "" || k.InitiatorEphemeral != "" || k.InitiatorCheck != "":
 		return v1NoKey // nobody agrees with this node on anything here
 	}
-	return q.read()
+	if r := q.read(); r != nil {
+		return r
+	}
+	if a != nil && q.in.rules.trust {
+		q.peer.key, q.peer.id = a.peer, v1ID(a.peer.ID())
+	}
+	return nil
 }
 
 // proveBack verifies the signature of a call back, which must be that of the
@@ -188,5 +317,16 @@ func (s *v1Nonces) drew(nonce uint64) bool {
 // sealed: somebody could take the signature off a copy.
 func (q *v1Request) bySession() bool {
 	text, err := q.p.Text()
-	return q.in.line != nil && q.request != nil && err == nil && text != ""
+	return q.in.line != nil && q.in.line.own == nil && q.request != nil && err == nil && text != ""
+}
+
+// agreedWith is who has agreed with this node on the key of a sealed request.
+func (q *v1Request) agreedWith() (id string) {
+	q.request.use(func(s *legacy.Session) error {
+		if id = v1ID(s.Initiator().ID()); s.Initiator().Equal(q.in.rules.key.Public()) {
+			id = v1ID(s.Responder().ID())
+		}
+		return nil
+	})
+	return id
 }

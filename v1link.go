@@ -71,6 +71,9 @@ func (l *link) readV1() error {
 	}
 	switch p.Kind {
 	case legacy.Request:
+		if m.Redelivered { // by a broker: whoever got it first may have run it
+			return l.refuseV1(p, refuseUnknown)
+		}
 		return l.requestV1(p)
 	case legacy.Response:
 		l.deliverV1(p)
@@ -154,29 +157,38 @@ func (l *link) callV1(ctx context.Context, p *wire.Packet) (resp *wire.Packet, s
 	if err != nil {
 		return nil, false, false, err
 	}
+	answer, sent, err := l.askV1(ctx, q)
+	if err != nil {
+		return nil, sent, false, err
+	}
+	resp, proved, err = open(answer)
+	return resp, true, proved, err
+}
+
+// askV1 sends a packet and waits for the response to it.
+func (l *link) askV1(ctx context.Context, q *legacy.Packet) (answer *legacy.Packet, sent bool, err error) {
 	b, err := q.Append(nil)
 	if err != nil {
-		return nil, false, false, err
+		return nil, false, err
 	}
 	c := &pending{legacy: make(chan *legacy.Packet, 1), method: q.Method}
 	key := v1Key(q.Nonce)
 	if err := l.expect(key, c); err != nil {
-		return nil, false, false, err
+		return nil, false, err
 	}
 	if err := l.out.push(ctx, l, b); err != nil {
 		l.unexpect(key)
-		return nil, false, false, err
+		return nil, false, err
 	}
 	select {
 	case answer, ok := <-c.legacy:
 		if !ok {
-			return nil, true, false, newError(ErrNetworkDisconnected, "the connection ended before the answer: %w", l.cause())
+			return nil, true, newError(ErrNetworkDisconnected, "the connection ended before the answer: %w", l.cause())
 		}
-		resp, proved, err = open(answer)
-		return resp, true, proved, err
+		return answer, true, nil
 	case <-ctx.Done():
 		l.unexpect(key)
-		return nil, true, false, ctx.Err()
+		return nil, true, ctx.Err()
 	}
 }
 

@@ -71,7 +71,7 @@ func (q *v1Request) open(sealed string) *refusal {
 		q.data = quoted(string(text))
 	}
 	q.peer.sealed = true
-	if q.in.line != nil {
+	if q.in.line != nil && q.in.line.own == nil {
 		return nil
 	}
 	q.in.sessions.keep(q.request)

@@ -88,12 +88,7 @@ func (q *v1Request) recorded(ctx context.Context, w *wire.Packet) (*v1Record, *r
 			rec.Remaining = uint64(maxRemaining / time.Millisecond)
 		}
 	case once:
-		if q.peer.key == nil { // it has the key that was agreed on, which is enough to be counted
-			q.request.use(func(s *legacy.Session) error {
-				peerID = v1ID(s.Initiator().ID())
-				return nil
-			})
-		}
+		peerID = q.agreedWith() // also where that proves nothing: it is enough to be counted
 		// The time is not sealed: a copy is fresh as long as its session is.
 		rec.Remaining = uint64(maxV1Session / time.Millisecond)
 	case q.peer.kind == transport.MQ:
@@ -123,7 +118,7 @@ func (q *v1Request) recorded(ctx context.Context, w *wire.Packet) (*v1Record, *r
 // where such a copy would be taken at all.
 func (q *v1Request) alone(ctx context.Context, signed *v1Record) bool {
 	rules := q.in.rules
-	if !q.signed || q.request == nil || q.in.line != nil || rules.sign || rules.proved && !rules.trust {
+	if !q.signed || q.request == nil || q.in.line != nil && q.in.line.own == nil || rules.sign || rules.proved && !rules.trust {
 		return true
 	}
 	digest, once := legacy.Once(q.p)

@@ -114,8 +114,14 @@ func (q *v1Request) release() {
 
 func (q *v1Request) check(ctx context.Context) *refusal {
 	if q.in.line != nil {
-		return q.checkBack()
+		return q.checkBack(ctx)
 	}
+	return q.checkAnybody(ctx)
+}
+
+// checkAnybody is check where this node does not know beforehand whose request
+// it is.
+func (q *v1Request) checkAnybody(ctx context.Context) *refusal {
 	if r := q.prove(ctx); r != nil {
 		return r
 	}

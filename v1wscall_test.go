@@ -378,8 +378,13 @@ func TestV1CallsOurOwnWebSocket(t *testing.T) {
 			var back atomic.Pointer[v1Seen]
 			err := n.HandleFunc("ping", func(ctx *Context) {
 				back.Store(&v1Seen{ctx.Method, ctx.PID, string(ctx.Data()), ctx.Proved(), ctx.Signed(), ctx.Peer.EnableKeyAgreement()})
-				if resp, err := ctx.Node().CallSync(id, "echo", 7); err != nil || !resp.OK() { // a call within a call within a call
-					t.Error(resp, err)
+				for _, name := range []string{id, ctx.PID} { // a call within a call within a call
+					if resp, err := ctx.Node().CallSync(name, "echo", 7); err != nil || !resp.OK() {
+						t.Error(resp, err)
+					}
+				}
+				if err := ctx.SetSession("k", "v"); err != nil {
+					t.Error(err)
 				}
 				ctx.Response(json.RawMessage(ctx.Data()), StatusSuccess, "success")
 			})
@@ -408,9 +413,9 @@ func TestV1CallsOurOwnWebSocket(t *testing.T) {
 			if err != nil || resp.JsonData().Get("result.x").Int() != 1 {
 				t.Fatalf("%+v %v", resp, err)
 			}
-			want := v1Seen{method: "ping", data: `{"x":1}`, proved: mode.EnableKeyAgreement, signed: mode.EnableSignature, sealed: mode.EnableKeyAgreement}
+			want := v1Seen{method: "ping", data: `{"x":1}`, proved: mode.EnableSignature, signed: mode.EnableSignature, sealed: mode.EnableKeyAgreement}
 			got := *back.Load()
-			if !mode.EnableKeyAgreement != strings.HasPrefix(got.pid, "anon:") {
+			if want.proved == strings.HasPrefix(got.pid, "anon:") {
 				t.Errorf("called back by %s", got.pid)
 			}
 			if want.proved {
@@ -430,7 +435,7 @@ func TestV1CallsOurOwnWebSocket(t *testing.T) {
 				})
 			}
 			wait.Wait()
-			if want.proved { // known by what was proved, too
+			if mode.EnableKeyAgreement { // known by what was proved, too
 				if resp, err := n.CallSync("v1:"+id, "echo", 1); err != nil || !resp.OK() || n.GetOnlinePeer(id).PID() != "v1:"+id {
 					t.Error(resp, err)
 				}
@@ -603,21 +608,21 @@ func TestV1CallAttackBeforeTheAgreement(t *testing.T) {
 func TestV1CallAttackCalledBack(t *testing.T) {
 	t.Parallel()
 	s := newV1Stand(t, "", v1Modes["agreed"])
-	proved := v1Seen{pid: "v1:" + s.peer.id(), data: `{"x":1}`, proved: true, sealed: true}
+	unproved := v1Seen{data: `{"x":1}`, sealed: true}
 	first := s.asks(`{"x":1}`, false)
-	s.serves("an honest one", first, proved)
+	s.serves("an honest one", first, unproved)
 	s.refuses("a copy", first, 409)
 	same := *first
 	same.Method, same.Time = "ping", v1Time+1
 	s.refuses("a copy at another time", &same, 409)
 	signed := s.asks(`{"x":1}`, true)
-	s.serves("a signed one", signed, v1Seen{pid: proved.pid, data: proved.data, proved: true, signed: true, sealed: true})
+	s.serves("a signed one", signed, v1Seen{pid: "v1:" + s.peer.id(), data: `{"x":1}`, proved: true, signed: true, sealed: true})
 	s.refuses("a copy of it", signed, 409)
 	stripped := *signed
 	stripped.Signature = ""
 	s.refuses("a copy without the signature", &stripped, 409)
 	empty := s.asks(`""`, true)
-	s.serves("a signed one without data", empty, v1Seen{pid: proved.pid, data: "null", proved: true, signed: true, sealed: true})
+	s.serves("a signed one without data", empty, v1Seen{pid: "v1:" + s.peer.id(), data: "null", proved: true, signed: true})
 	s.refuses("a copy of that", empty, 409)
 	stripped = *empty
 	stripped.Data = nil
@@ -680,10 +685,25 @@ func TestV1CallAttackCalledBack(t *testing.T) {
 	if err != nil || !resp.OK() {
 		t.Error(resp, err)
 	}
-	s.serves("an honest one, afterwards", s.asks(`{"x":1}`, false), proved)
+	s.serves("an honest one, afterwards", s.asks(`{"x":1}`, false), unproved)
 	if s.ran.Load() != 4 {
 		t.Errorf("the handler ran %d times", s.ran.Load())
 	}
+}
+
+// InsecureV1TrustAgreement takes who has agreed for whoever calls back.
+func TestV1CallsBackTrusted(t *testing.T) {
+	t.Parallel()
+	mode := v1Modes["agreed"]
+	mode.InsecureV1TrustAgreement = true
+	s := newV1Stand(t, "", mode)
+	s.serves("sealed", s.asks("1", false), v1Seen{pid: "v1:" + s.peer.id(), data: "1", proved: true, sealed: true})
+	s.refuses("in the clear", func() *legacy.Packet {
+		p := s.asks("1", false)
+		p.Keys = legacy.Keys{}
+		p.SetJSON([]byte("1"))
+		return p
+	}(), 402)
 }
 
 // What may be called back in the other modes, and by whom.
@@ -743,7 +763,7 @@ func TestV1CallsWhoForgetsOnAConnection(t *testing.T) {
 	if err != nil || resp.JsonData().String() != "anew" {
 		t.Error(resp, err)
 	}
-	s.serves("called back under the new key", s.asks(`1`, false), v1Seen{pid: "v1:" + s.peer.id(), data: "1", proved: true, sealed: true})
+	s.serves("called back under the new key", s.asks(`1`, false), v1Seen{data: "1", sealed: true})
 	resp, err = s.call(func(q *legacy.Packet) []string {
 		if !s.session.IsRequest(q.Keys) {
 			t.Error("not under the new key")

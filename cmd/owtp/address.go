@@ -30,6 +30,7 @@ type peerAddress struct {
 	// How a broker is reached, not who is there: not in the text.
 	account string
 	options string // as "durable=true"
+	answers string // queue that answers of version 1 come to
 }
 
 // schemes are the transports by URL scheme, with the port that a URL without
@@ -162,7 +163,7 @@ func (a peerAddress) config(roots *x509.CertPool) owtp.ConnectConfig {
 		c.Version = 1
 	}
 	if a.mq() {
-		c.Address, c.Account, c.WriteQueueName = a.broker(), a.account, a.queue
+		c.Address, c.Account, c.WriteQueueName, c.ReadQueueName = a.broker(), a.account, a.queue, a.answers
 	}
 	if roots != nil && a.tls() {
 		c.TLS = &tls.Config{RootCAs: roots, ServerName: a.host}

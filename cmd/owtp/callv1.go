@@ -22,8 +22,8 @@ func cutV1(text string) (rest string, v1 bool) {
 
 // checkV1 refuses addresses at which nobody speaks version 1.
 func (a peerAddress) checkV1() error {
-	if a.v1 && a.mq() {
-		return fmt.Errorf("is of a broker: version 1 is called over HTTP and WebSocket")
+	if a.v1 && a.mq() && !strings.HasPrefix(a.scheme, "amqp") {
+		return errors.New("is of a broker that version 1 does not know: it has RabbitMQ, amqps:// and amqp://")
 	}
 	return nil
 }
@@ -37,10 +37,14 @@ func (a peerAddress) thisVersion(what string) error {
 }
 
 // calledV1 says whether a call is one of version 1.
-type calledV1 struct{ flag bool }
+type calledV1 struct {
+	flag    bool
+	answers string
+}
 
 func (v *calledV1) register(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&v.flag, "v1", false, "call a node that speaks protocol version 1; it proves who it is with --encrypt aes only")
+	cmd.Flags().StringVar(&v.answers, "v1-answer-queue", "", "`queue` of RabbitMQ that the version 1 node writes to, which this node alone reads")
 }
 
 // apply makes the address one of version 1, and refuses what does not exist
@@ -49,6 +53,8 @@ func (v *calledV1) apply(a *peerAddress, o *callOptions) error {
 	a.v1 = a.v1 || v.flag
 	s := &o.security
 	switch {
+	case v.answers != "" && !(a.v1 && a.mq()):
+		return errors.New("--v1-answer-queue is for --v1 with amqps:// or amqp://")
 	case !a.v1:
 		return nil
 	case o.save != "":
@@ -63,6 +69,10 @@ func (v *calledV1) apply(a *peerAddress, o *callOptions) error {
 	if err := a.checkV1(); err != nil {
 		return fmt.Errorf("address %s %w", a, err)
 	}
+	if a.mq() && (v.answers == "" || o.dial.queue.exchange == "") {
+		return errors.New("version 1 over RabbitMQ needs --exchange and --v1-answer-queue, as the node that is called has them in its configuration: its ExchangeName and the queue that it writes to")
+	}
+	a.answers = v.answers
 	return nil
 }
 

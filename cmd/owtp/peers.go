@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -125,6 +126,9 @@ func pinPeer(ctx context.Context, c *console, d dialFlags, args []string, commen
 // askPeer lets whoever answers prove an ID, and a person say whether it is the
 // right one.
 func askPeer(ctx context.Context, c *console, d dialFlags, a peerAddress) (identity.ID, error) {
+	if a.v1 && a.mq() {
+		return identity.ID{}, errors.New("give the ID as well: a node of version 1 is not asked for it over a broker but by owtp call")
+	}
 	caller, err := newCaller(ctx, c, &d, a, nil)
 	if err != nil {
 		return identity.ID{}, err

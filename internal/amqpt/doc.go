@@ -31,6 +31,12 @@
 // write to: Config.Exchange and Config.ReadQueueName here, while the handler says
 // where answers go. That queue is not declared here, or its reader could not.
 //
+// Legacy dials as such a node does (v1dial.go): the two queues are a connection.
+// Config.ReadQueueName is declared without arguments unless it is there, bound,
+// and consumed exclusively; what goes to Config.WriteQueueName is mandatory and
+// expires. The least that it needs: configure READQUEUE, write READQUEUE and
+// EXCHANGE, read READQUEUE and EXCHANGE.
+//
 // # Permissions
 //
 // RabbitMQ's least for a node named NAME that listens on QUEUE, as regular

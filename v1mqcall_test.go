@@ -1,0 +1,384 @@
+package owtp
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/owtp-go/owtp/internal/legacy"
+	"github.com/owtp-go/owtp/internal/servers"
+)
+
+// The calling side of version 1 over RabbitMQ.
+
+// caller is the configuration of a node that calls who reads the other queue.
+func (c *v1Queue) caller(address string, mode ConnectConfig) ConnectConfig {
+	mode = mode.at(address, MQ)
+	mode.Exchange, mode.ReadQueueName, mode.WriteQueueName = v1Exchange, c.read, c.write
+	return mode
+}
+
+// newV1QueuePeer makes the place of a peer: the queue that it reads, bound, and
+// that which it writes to, for others to make.
+func newV1QueuePeer(t testing.TB, broker *servers.Server) *v1Queue {
+	t.Helper()
+	q := newV1Queue(t, broker, true)
+	q.write = q.read + ".answers"
+	t.Cleanup(func() { _, _ = q.ch.QueueDelete(q.write, false, false, false) })
+	return q
+}
+
+// swapped is the place of the other side.
+func (c *v1Queue) swapped() *v1Queue {
+	return &v1Queue{t: c.t, ch: c.ch, read: c.write, write: c.read}
+}
+
+func (c *v1Queue) packet() *legacy.Packet {
+	c.t.Helper()
+	return packetOf(c.t, string(c.next().Body))
+}
+
+// Every mode, against our own listener, with both sides' queues as version 1 has
+// them.
+func TestV1CallsOurOwnQueue(t *testing.T) {
+	t.Parallel()
+	broker := servers.RabbitMQ(t)
+	for name, mode := range v1Modes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			q := newV1Queue(t, broker, false)
+			h := newV1QueueHost(t, q, ConnectConfig{Address: broker.DSN, EnableSignature: mode.EnableSignature, EnableKeyAgreement: mode.EnableKeyAgreement})
+			id := h.node.NodeID()
+			n := newV1Caller(t, v1Now)
+			if proved, err := n.Identify(t.Context(), q.caller(broker.DSN, mode)); err != nil || proved != id {
+				t.Errorf("Identify: %q %v", proved, err)
+			}
+			if err := n.Connect(id, q.caller(broker.DSN, mode)); err != nil {
+				t.Fatal(err)
+			}
+			for method, status := range map[string]uint64{"echo": 200, "fail": 600, "silent": 0, "nosuch": 404, "panic": 500} {
+				resp, err := n.CallSync(id, method, json.RawMessage(`{"a":1}`))
+				if err != nil || resp.Status != status || method == "echo" && resp.JsonData().Get("a").Int() != 1 {
+					t.Errorf("%s: %+v %v, want %d", method, resp, err, status)
+				}
+			}
+			seen := h.taken()
+			if len(seen) != 4 {
+				t.Errorf("handlers saw %+v", seen)
+			}
+			for _, s := range seen {
+				if s.signed != mode.EnableSignature || s.sealed != mode.EnableKeyAgreement || s.proved && s.pid != "v1:"+n.NodeID() {
+					t.Errorf("the handler saw %+v", s)
+				}
+			}
+			var wait sync.WaitGroup
+			for i := range 8 {
+				wait.Go(func() {
+					if resp, err := n.CallSync(id, "echo", i); err != nil || resp.JsonData().Int() != int64(i) {
+						t.Error(i, resp, err)
+					}
+				})
+			}
+			wait.Wait()
+			// Nobody else may read the queue, or would take answers.
+			err := newV1Caller(t, v1Now).Connect(id, q.caller(broker.DSN, mode))
+			if err == nil || !strings.Contains(err.Error(), "needs a queue of its own") {
+				t.Errorf("a second reader: %v", err)
+			}
+			if !mode.EnableKeyAgreement {
+				return
+			}
+			if err := n.KeyAgreement(id, "aes"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// The recorded requests octet by octet, and the properties that they have; the
+// recorded answers give the recorded results. (Of the agreement the ephemeral key
+// was not recorded.)
+func TestV1CallsAsRecordedQueue(t *testing.T) {
+	t.Parallel()
+	broker := servers.RabbitMQ(t)
+	var r v1QueueRecorded
+	v1Vectors(t, "transcripts_mq.json", &r)
+	cert, err := NewCertificate(r.Client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same := 0
+	for _, s := range r.Scenarios {
+		var asked, answered string
+		for _, f := range s.Client {
+			switch {
+			case f.Body == "":
+			case f.From == "client":
+				asked = f.Body
+			default:
+				answered = f.Body
+			}
+		}
+		if s.Name == "mq_keyagreement" || answered == "" {
+			continue
+		}
+		p := packetOf(t, asked)
+		peer := newV1QueuePeer(t, broker)
+		n := newV1Caller(t, func() time.Time { return time.Unix(p.Time, 0) }, func(c *NodeConfig) { c.Cert = cert })
+		n.v1Numbers = func() uint64 { return p.Nonce }
+		if err := n.Connect("peer", peer.swapped().caller(broker.DSN, ConnectConfig{EnableSignature: p.Signature != ""})); err != nil {
+			t.Fatal(s.Name, err)
+		}
+		done := make(chan *Response, 1)
+		go func() {
+			resp, err := n.CallSync("peer", p.Method, p.Data)
+			if err != nil {
+				t.Error(s.Name, err)
+			}
+			done <- resp
+		}()
+		d := peer.next()
+		if d.ContentType != "text/plain" || d.CorrelationId != "" || d.ReplyTo != "" || d.Type != "" || d.Headers != nil || d.DeliveryMode != 0 || d.Exchange != v1Exchange || d.Expiration == "" {
+			t.Errorf("%s: sent as %+v", s.Name, d)
+		}
+		body := string(d.Body)
+		if p.Signature != "" {
+			body = resigned(t, s.Name, body, p.Signature)
+		}
+		if body != asked {
+			t.Errorf("%s: sent\n%s\nrecorded\n%s", s.Name, d.Body, asked)
+		}
+		peer.send(answered)
+		want := v1Result(t, packetOf(t, answered).Data)
+		if resp := <-done; resp == nil || resp.Status != want.Status || resp.Msg != want.Msg || !bytes.Equal(resp.Result.(json.RawMessage), want.Result) {
+			t.Errorf("%s: %+v, recorded %+v", s.Name, resp, want)
+		}
+		same++
+	}
+	if same != 2 {
+		t.Errorf("%d recordings were compared", same)
+	}
+}
+
+// What a stranger at the broker, or the peer itself, puts into the queue: nothing
+// of it is an answer, runs anything, or ends anything.
+func TestV1CallAttackQueue(t *testing.T) {
+	t.Parallel()
+	broker := servers.RabbitMQ(t)
+	for _, mode := range []string{"plain", "agreed"} {
+		peer := newV1QueuePeer(t, broker)
+		s := &v1Stand{t: t, peer: &v1WSPeer{key: newV1Stranger(t).key}, node: newV1Caller(t, v1Now), nonce: 2124528881292546048}
+		var ran atomic.Int64
+		if err := s.node.HandleFunc("ping", func(ctx *Context) { ran.Add(1); ctx.Response(ctx.PID, 200, "") }); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		// The queue is there already, with what came before.
+		if _, err := peer.ch.QueueDeclare(peer.write, true, false, false, false, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := peer.ch.QueueBind(peer.write, peer.write, v1Exchange, false, nil); err != nil {
+			t.Fatal(err)
+		}
+		for i := range 2 * maxV1Aside {
+			peer.send(fmt.Sprintf(`{"r":2,"m":"internal_keyAgreement","n":%d,"d":{"status":200,"msg":"","result":1},"v":1}`, i))
+		}
+		peer.send(`{"r":1,"m":"ping","n":2124528881292546000,"d":null,"v":1}`)
+		go func() {
+			done <- s.node.Connect(s.peer.id(), peer.swapped().caller(broker.DSN, v1Modes[mode]))
+		}()
+		if mode == "agreed" {
+			q := peer.packet()
+			var err error
+			if s.session, err = legacy.Respond(bytes.NewReader(s.peer.key.Bytes()), s.peer.key, q.Keys); err != nil {
+				t.Fatal(err)
+			}
+			peer.send(v1Text(t, s.answer(q, `{"status":200,"msg":"success","result":null}`)))
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		want, runs := uint64(200), int64(1)
+		if mode == "agreed" {
+			want, runs = 402, 0
+		}
+		if r := v1Result(t, peer.packet().Data); r.Status != want || ran.Load() != runs {
+			t.Errorf("%s: what lay in the queue: %+v, %d runs", mode, r, ran.Load())
+		}
+		peer.send(`{"r":1,"m":"ping","n":2124528881292546000,"d":null,"v":1}`)
+		if r := v1Result(t, peer.packet().Data); r.Status == 200 || ran.Load() != runs {
+			t.Errorf("%s: a copy of it: %+v", mode, r)
+		}
+		call := func(answers func(q *legacy.Packet) []amqp.Publishing) (*Response, error) {
+			t.Helper()
+			type result struct {
+				resp *Response
+				err  error
+			}
+			got := make(chan result, 1)
+			go func() {
+				resp, err := s.node.CallSync(s.peer.id(), "echo", 1)
+				got <- result{resp, err}
+			}()
+			for _, m := range answers(peer.packet()) {
+				peer.publish(peer.write, m)
+			}
+			r := <-got
+			return r.resp, r.err
+		}
+		text := func(body string) amqp.Publishing {
+			return amqp.Publishing{ContentType: "text/plain", Body: []byte(body)}
+		}
+		resp, err := call(func(q *legacy.Packet) []amqp.Publishing {
+			right := v1Text(t, s.answer(q, `{"status":200,"msg":"","result":"right"}`))
+			forged := v1Text(t, plainly(t, q, v1Answer200))
+			other := plainly(t, q, v1Answer200)
+			other.Method = ""
+			return []amqp.Publishing{
+				text("junk"), text(""), text(`{"r":2}`), text(v1Text(t, other)), text(`{"r":1,"m":"ping"`), text(strings.Repeat("x", 5<<20)),
+				{ContentType: "application/owtp", Body: []byte(forged)}, {Body: []byte(forged)}, {ContentType: "text/plain", ContentEncoding: "gzip", Body: []byte(forged)},
+				text(right), text(right), text(forged),
+			}
+		})
+		if err != nil || resp.JsonData().String() != "right" {
+			t.Errorf("%s: %+v %v", mode, resp, err)
+		}
+		if mode == "plain" {
+			continue
+		}
+		for what, forge := range map[string]func(q *legacy.Packet) *legacy.Packet{
+			"in the clear": func(q *legacy.Packet) *legacy.Packet { return plainly(t, q, v1Answer200) },
+			"mirrored": func(q *legacy.Packet) *legacy.Packet {
+				p := s.answer(q, v1Answer200)
+				p.Data = q.Data
+				return p
+			},
+		} {
+			resp, err = call(func(q *legacy.Packet) []amqp.Publishing { return []amqp.Publishing{text(v1Text(t, forge(q)))} })
+			illegitimate(t, what, resp, err)
+		}
+		// The node's own requests, put back into its own queue: sealed as they are.
+		resp, err = call(func(q *legacy.Packet) []amqp.Publishing {
+			mine := *q
+			mine.Method = "ping"
+			return []amqp.Publishing{text(v1Text(t, &mine)), text(v1Text(t, s.answer(q, `{"status":200,"msg":"","result":1}`)))}
+		})
+		if err != nil || !resp.OK() {
+			t.Error(resp, err)
+		}
+		if r := v1Result(t, peer.packet().Data); r.Status != 409 || ran.Load() != runs {
+			t.Errorf("the node's own request: %+v", r)
+		}
+	}
+}
+
+// The peer calls too, and begins agreements of its own, as version 1 has it over
+// brokers: only who was dialled, and as strongly as this side's calls.
+func TestV1CallsBackQueue(t *testing.T) {
+	t.Parallel()
+	broker := servers.RabbitMQ(t)
+	peer, c := newV1QueuePeer(t, broker), newV1Stranger(t)
+	n := newV1Caller(t, v1Now)
+	seen := make(chan v1Seen, 8)
+	if err := n.HandleFunc("ping", func(ctx *Context) {
+		seen <- v1Seen{ctx.Method, ctx.PID, string(ctx.Data()), ctx.Proved(), ctx.Signed(), ctx.Peer.EnableKeyAgreement()}
+		ctx.Response(json.RawMessage(ctx.Data()), 200, "")
+	}); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() {
+		done <- n.Connect(c.key.ID().String(), peer.swapped().caller(broker.DSN, v1Modes["agreed and signed"]))
+	}()
+	q := peer.packet()
+	if _, err := legacy.Verify(q, nil); err != nil {
+		t.Error(err)
+	}
+	s := &v1Stand{t: t, peer: &v1WSPeer{key: c.key}}
+	var err error
+	if s.session, err = legacy.Respond(bytes.NewReader(c.key.Bytes()), c.key, q.Keys); err != nil {
+		t.Fatal(err)
+	}
+	peer.send(v1Text(t, s.answer(q, `{"status":200,"msg":"success","result":null}`)))
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	ask := func(c *v1Stranger, p *legacy.Packet) legacy.Result {
+		t.Helper()
+		return c.opened(peer.ask(v1Text(t, p)))
+	}
+	c.signs = true
+	if r := ask(c, c.begin()); r.Status != 200 {
+		t.Fatalf("the peer's agreement: %+v", r)
+	}
+	p := c.request("ping", `{"x":1}`)
+	if r := ask(c, p); r.Status != 200 {
+		t.Errorf("the peer's call: %+v", r)
+	}
+	want := v1Seen{"ping", c.id(), `{"x":1}`, true, true, true}
+	if got := v1Next(t, "the handler", seen); got != want {
+		t.Errorf("the handler saw %+v, want %+v", got, want)
+	}
+	if r := ask(c, p); r.Status == 200 && len(seen) > 0 {
+		t.Errorf("a copy: %+v", r)
+	}
+	c.signs = false
+	if r := ask(c, c.request("ping", `{"x":1}`)); r.Status != 401 {
+		t.Errorf("unsigned: %+v", r)
+	}
+	other := newV1Stranger(t)
+	other.signs = true
+	if r := v1Result(t, packetOf(t, peer.ask(v1Text(t, other.begin()))).Data); r.Status != 401 {
+		t.Errorf("somebody else: %+v", r)
+	}
+	if len(seen) > 0 {
+		t.Errorf("a handler ran: %+v", <-seen)
+	}
+}
+
+// What the broker says against it, in words that help; and a connection that is
+// lost is made again.
+func TestV1CallsQueueTrouble(t *testing.T) {
+	t.Parallel()
+	broker := servers.RabbitMQ(t)
+	n := newV1Caller(t, v1Now)
+	q := newV1Queue(t, broker, false)
+	for want, set := range map[string]func(*ConnectConfig){
+		"needs Exchange":                      func(c *ConnectConfig) { c.Exchange = "" },
+		"needs WriteQueueName":                func(c *ConnectConfig) { c.WriteQueueName = "" },
+		"needs ReadQueueName":                 func(c *ConnectConfig) { c.ReadQueueName = "" },
+		"are both":                            func(c *ConnectConfig) { c.WriteQueueName = c.ReadQueueName },
+		"no other broker, not over testmq://": func(c *ConnectConfig) { c.Address = "testmq://anywhere" },
+		`exchange "no.such.exchange"`:         func(c *ConnectConfig) { c.Exchange = "no.such.exchange" },
+		"begins like a queue":                 func(c *ConnectConfig) { c.ReadQueueName = "owtp.reply.x" },
+		"the login of account":                func(c *ConnectConfig) { c.Address, c.Account, c.Password = "amqp://"+broker.Addr, "nobody", "wrong" },
+		"the peer makes it when it comes":     func(c *ConnectConfig) { c.WriteQueueName, c.EnableKeyAgreement = q.write+".nobody", true },
+	} {
+		cfg := q.caller(broker.DSN, ConnectConfig{})
+		set(&cfg)
+		if err := n.Connect("peer", cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	h := newV1QueueHost(t, q, ConnectConfig{Address: broker.DSN, EnableKeyAgreement: true})
+	if err := n.Connect("peer", q.caller(broker.DSN, v1Modes["agreed"])); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.ch.QueueDelete(q.read, false, false, false); err != nil { // the broker ends the consuming
+		t.Fatal(err)
+	}
+	v1Soon(t, "a call after the queue was deleted", func() bool {
+		resp, err := n.CallContext(t.Context(), "peer", "echo", 1, &CallOptions{Timeout: 5 * time.Second, Repeatable: true})
+		return err == nil && resp.OK()
+	})
+	if seen := h.taken(); len(seen) == 0 || !seen[0].sealed {
+		t.Errorf("%+v", seen)
+	}
+}
