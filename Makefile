@@ -1,9 +1,9 @@
 # Each target is one line into scripts/, so that people, CI and this file do the same.
-.PHONY: help demo cluster test bench fuzz soak lint build generate
+.PHONY: help demo cluster test bench bench-check bench-stores fuzz soak lint build generate
 SHELL := /bin/bash
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## see what the protocol does: all modes, a call back, attacks that fail
 	@cd cmd/owtp && go run . demo
@@ -14,8 +14,14 @@ cluster: ## three replicas of one node behind a balancer, with a Redis that it s
 test: ## everything that CI runs, under 15 minutes
 	@scripts/test.sh
 
-bench: ## calls a second in every mode, brokers and stores beside the bare clients
+bench: ## beside grpc-go and other peers, into docs/BENCHMARKS.md; BENCH=regexp prints a part
 	@scripts/bench.sh
+
+bench-check: ## the same, compared with docs/benchmarks.json: fails where a ratio has become worse
+	@scripts/bench.sh check
+
+bench-stores: ## stores beside the bare clients
+	@scripts/bench-stores.sh
 
 fuzz: ## fuzz every target, FUZZ_TIME=1m each
 	@scripts/fuzz.sh

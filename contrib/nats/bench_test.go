@@ -4,14 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
-	"strings"
 	"testing"
 
 	natsgo "github.com/nats-io/nats.go"
 
-	"github.com/owtp-go/owtp"
 	"github.com/owtp-go/owtp/contrib/nats"
 	"github.com/owtp-go/owtp/transport"
 	"github.com/owtp-go/owtp/transport/transporttest"
@@ -23,6 +20,7 @@ const (
 )
 
 // BenchmarkExchange is an exchange beside the bare client's request and reply.
+// Whole calls are measured by bench/.
 func BenchmarkExchange(b *testing.B) {
 	p := installed(b)
 	data := bytes.Repeat([]byte("x"), benchSize)
@@ -43,49 +41,6 @@ func BenchmarkExchange(b *testing.B) {
 			return err
 		})
 	})
-}
-
-// BenchmarkQueue is a call from node to node beside the bare client's request
-// and reply.
-func BenchmarkQueue(b *testing.B) {
-	p := installed(b)
-	payload := json.RawMessage(`"` + strings.Repeat("x", benchSize-2) + `"`)
-	for _, form := range []struct {
-		name string
-		mode owtp.ConnectConfig
-	}{{name: "open"}, {"signed", owtp.ConnectConfig{EnableSignature: true}}, {"sealed", owtp.ConnectConfig{EnableKeyAgreement: true}}} {
-		for _, callers := range []int{1, benchCallers} {
-			b.Run(fmt.Sprintf("%s/%d/256B", form.name, callers), func(b *testing.B) {
-				client := benchNodes(b, p, form.mode)
-				transporttest.Beside(b, callers, bareRequest(b, p, payload), func(context.Context) error {
-					resp, err := client.CallSync("host", "echo", payload)
-					if err == nil && !resp.OK() {
-						err = fmt.Errorf("status %d %q", resp.Status, resp.Msg)
-					}
-					return err
-				})
-			})
-		}
-	}
-}
-
-// benchNodes returns a client of "host", both with what a node has by default.
-func benchNodes(b *testing.B, p place, mode owtp.ConnectConfig) (client *owtp.OWTPNode) {
-	host, client := owtp.RandomOWTPNode(), owtp.RandomOWTPNode()
-	b.Cleanup(func() { client.Close(); host.Close() })
-	if err := host.HandleFunc("echo", func(ctx *owtp.Context) { ctx.Response(json.RawMessage(ctx.Data()), owtp.StatusSuccess, "success") }); err != nil {
-		b.Fatal(err)
-	}
-	mode.ConnectType, mode.Address, mode.Account, mode.Password = owtp.MQ, p.url, p.account, p.password
-	if err := host.Listen(mode); err != nil {
-		b.Fatal(err)
-	}
-	// By its ID a node is asked for its signature; under another name it is not.
-	mode.WriteQueueName = "owtp.node." + host.NodeID()
-	if err := client.Connect("host", mode); err != nil {
-		b.Fatal(err)
-	}
-	return client
 }
 
 // bareRequest is what a program without this package would do, with a connection

@@ -15,8 +15,8 @@ import (
 
 const benchSize = 256
 
-// BenchmarkExchange is a message and its answer. The node's BenchmarkQueue has
-// the bare client beside it.
+// BenchmarkExchange is a message and its answer. Calls through queues are
+// measured by bench/, with the bare client beside them.
 func BenchmarkExchange(b *testing.B) {
 	s := servers.RabbitMQ(b)
 	cfg := config(s, "owtp.bench")

@@ -1,6 +1,7 @@
 package servers
 
 import (
+	"fmt"
 	"os"
 	"sync"
 	"testing"
@@ -137,4 +138,25 @@ func unavailable(t testing.TB, k *kind) {
 		t.Fatalf(text, k.name, k.missing(), k.advice(), k.env, k.env)
 	}
 	t.Skipf(text, k.name, k.missing(), k.advice(), k.env, k.env)
+}
+
+// Start starts a server for a program that is no test, "rabbitmq" or another kind
+// by its name; stop ends it. One that runs already and is named by its variable is
+// taken instead.
+func Start(name string) (s *Server, stop func(), err error) {
+	for _, k := range []*kind{&redis, &mariadb, &postgres, &memcached, &nats, &rabbitmq} {
+		switch {
+		case k.name != name:
+			continue
+		case os.Getenv(k.env) != "":
+			return others(k, os.Getenv(k.env)), func() {}, nil
+		case k.missing() != "":
+			return nil, nil, fmt.Errorf("no %s: %q is not installed; %s, or let %s name one that runs", name, k.missing(), k.advice(), k.env)
+		}
+		if s, err = start(k); err != nil {
+			return nil, nil, err
+		}
+		return s, s.end, nil
+	}
+	return nil, nil, fmt.Errorf("there is no kind of server called %q", name)
 }

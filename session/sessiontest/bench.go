@@ -40,7 +40,7 @@ const (
 // call in microseconds (store-us, bare-us) and the quotient (store/bare), the
 // medians of all turns.
 //
-// Call it from BenchmarkStore, which `make bench` runs and makes a table of.
+// Call it from BenchmarkStore, which `make bench-stores` runs and makes a table of.
 func Benchmark(b *testing.B, p session.Provider, bare Bare) {
 	prefix := "bench/" + unique() + "/"
 	var n atomic.Int64

@@ -14,7 +14,7 @@ const besideTurns = 10
 // Beside measures b.N calls by so many callers, and as many of the bare client's, in
 // turns, so that what else the machine does meets both. It reports calls/s,
 // bare-calls/s and the quotient (call/bare); times and allocations are the calls'
-// alone. `make bench` makes a table of it.
+// alone. `make bench-stores` makes a table of it.
 func Beside(b *testing.B, callers int, bare, call func(context.Context) error) {
 	b.Helper()
 	round(b, callers, 4*callers, bare)
