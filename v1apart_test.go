@@ -2,7 +2,11 @@ package owtp
 
 import (
 	"fmt"
+	"io"
+	"log"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"strings"
 	"testing"
 	"time"
@@ -249,4 +253,59 @@ func TestV1AttackWebPage(t *testing.T) {
 	}
 	h.untouched("a web page's call")
 	h.alive()
+}
+
+// Who is on the way makes version 1 of what passes: of the type of an exchange,
+// and of the upgrade of a connection. Version 2's caller takes no answer to that,
+// and no handler runs.
+func TestV1AttackTurnedOnTheWay(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{HTTP, Websocket} {
+		for _, mode := range []ConnectConfig{{}, {EnableSignature: true}, {EnableKeyAgreement: true}, {EnableSignature: true, EnableKeyAgreement: true}} {
+			t.Run(kind+" "+mode.mode().String(), func(t *testing.T) {
+				t.Parallel()
+				h := newV1Host(t, ConnectConfig{ConnectType: kind})
+				h.node.now = time.Now
+				mode.ConnectType = kind
+				if err := h.callThrough(t, mode, false, 20*time.Second); err != nil {
+					t.Fatal("nothing is turned, and yet:", err)
+				}
+				if seen := h.taken(); len(seen) == 0 {
+					t.Fatal("no handler ran")
+				}
+				if err := h.callThrough(t, mode, true, time.Second); err == nil {
+					t.Error("the call has passed")
+				}
+				h.untouched("version 2 as version 1")
+			})
+		}
+	}
+}
+
+// callThrough makes a call of version 2 by way of somebody who makes version 1 of
+// it, or leaves it as it is.
+func (h *v1Host) callThrough(t *testing.T, mode ConnectConfig, turn bool, patience time.Duration) error {
+	t.Helper()
+	turned := make(chan struct{}, 64)
+	proxy := httptest.NewServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.Out.URL.Scheme, r.Out.URL.Host, r.Out.Host = "http", h.addr, h.addr
+		if turn {
+			r.Out.Header["A"] = []string{newV1Stranger(t).announce()}
+			r.Out.Header.Del("Sec-WebSocket-Protocol")
+			if mode.ConnectType == HTTP {
+				r.Out.Header.Set("Content-Type", "application/json; charset=UTF-8")
+			}
+		}
+		turned <- struct{}{}
+	}, ErrorLog: log.New(io.Discard, "", 0)})
+	defer proxy.Close()
+	client := lifeNode(t, NodeConfig{TimeoutSEC: int(patience / time.Second), Limits: Limits{HandshakeTimeout: patience}})
+	defer client.Close()
+	mode.Address = strings.TrimPrefix(proxy.URL, "http://")
+	err := client.Connect("host", mode)
+	if err == nil {
+		_, err = client.CallSync("host", "echo", 1)
+	}
+	v1Next(t, "what passes by", turned)
+	return err
 }

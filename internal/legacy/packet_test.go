@@ -28,6 +28,21 @@ func readVectors(t testing.TB, name string, into any) {
 	}
 }
 
+// Each file of vectors has tests that read it and count what they find. A new one
+// needs some.
+func TestVectorFiles(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join("testdata", "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range files {
+		files[i] = filepath.Base(name)
+	}
+	if want := []string{"encryption.json", "identity.json", "keyagreement.json", "signature.json", "transcripts.json", "transcripts_mq.json"}; !slices.Equal(files, want) {
+		t.Errorf("there are %v, and tests for %v", files, want)
+	}
+}
+
 func unhex(t testing.TB, s string) []byte {
 	t.Helper()
 	b, err := hex.DecodeString(s)

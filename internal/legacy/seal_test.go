@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/mr-tron/base58"
 )
 
 type sealedVector struct {
@@ -194,6 +196,61 @@ func TestRecordedConversation(t *testing.T) {
 	}
 	if opened < 10 {
 		t.Fatalf("%d packets opened in %d scenarios", opened, scenarios)
+	}
+}
+
+// The same over a broker, where every packet carries all that its key is made of.
+func TestRecordedQueueConversation(t *testing.T) {
+	var v struct {
+		Server    string `json:"server_private"`
+		Scenarios []struct {
+			Name   string
+			Agreed []string `json:"agreed_keys"`
+			Frames []struct {
+				Body string
+			} `json:"server_connection"`
+		}
+	}
+	readVectors(t, "transcripts_mq.json", &v)
+	server := privateKey(t, v.Server)
+	sessions, opened := 0, 0
+	for _, scenario := range v.Scenarios {
+		if scenario.Agreed == nil {
+			continue
+		}
+		var s *Session
+		for _, frame := range scenario.Frames {
+			if frame.Body == "" {
+				continue
+			}
+			p := parse(t, frame.Body)
+			if p.Kind == Request {
+				var err error
+				if s, err = respond(server, server, p.Keys); err != nil {
+					t.Fatal(scenario.Name, err)
+				}
+				if sessions++; base58.Encode(s.key[:]) != scenario.Agreed[0] || p.Keys.InitiatorCheck != "" && !s.IsRequest(p.Keys) {
+					t.Errorf("%s: another key is agreed on", scenario.Name)
+				}
+			} else if !s.IsResponse(p.Keys) {
+				t.Errorf("%s: the response is not of the session", scenario.Name)
+			}
+			data, err := p.Text()
+			if err != nil || data == "" {
+				continue
+			}
+			text, err := s.Open(data, p.Version, p.Nonce)
+			if err != nil {
+				t.Errorf("%s: %s does not open: %v", scenario.Name, frame.Body, err)
+			}
+			if again, err := s.Seal(text, p.Version, p.Nonce); err != nil || again != data {
+				t.Errorf("%s: sealed as %q: %v", scenario.Name, again, err)
+			}
+			opened++
+		}
+	}
+	if sessions != 2 || opened != 3 {
+		t.Fatalf("%d requests under an agreement, %d packets opened", sessions, opened)
 	}
 }
 
