@@ -15,7 +15,7 @@ import (
 const mostAllocations = 80
 
 func TestSealedCallAllocations(t *testing.T) {
-	s := newStage(t, way{owtp.Websocket, false, "aes"})
+	s := newStage(t, way{connect: owtp.Websocket, suite: "aes"})
 	must(t, s.host.HandleFunc("echo", echo))
 	s.connect(t)
 	payload := json.RawMessage(`"` + strings.Repeat("x", 254) + `"`)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/owtp-go/owtp"
+	"github.com/owtp-go/owtp/codec"
 )
 
 // outcomes counts how often a callback ran.
@@ -110,7 +111,7 @@ func TestCallErrorMeansNothingSent(t *testing.T) {
 
 // A peer that has only called over HTTP is nobody who could be called.
 func TestCallToHTTPCallerIsAnError(t *testing.T) {
-	s := newStage(t, way{owtp.HTTP, true, ""})
+	s := newStage(t, way{connect: owtp.HTTP, sign: true})
 	var pid atomic.Value
 	must(t, s.host.HandleFunc("hello", func(ctx *owtp.Context) { pid.Store(ctx.PID) }))
 	s.connect(t)
@@ -193,7 +194,7 @@ func TestNestedCallsOverTheLimitGet429(t *testing.T) {
 	for _, connect := range []string{owtp.Websocket, owtp.Memory} {
 		t.Run(connect, func(t *testing.T) {
 			limit := owtp.Limits{MaxRequestsPerPeer: 3}
-			s := newStage(t, way{connect, false, "aes"}, func(h, c *owtp.NodeConfig) { h.Limits, c.Limits = limit, limit })
+			s := newStage(t, way{connect: connect, suite: "aes"}, func(h, c *owtp.NodeConfig) { h.Limits, c.Limits = limit, limit })
 			deeper := func(ctx *owtp.Context) {
 				r, err := ctx.Node().CallContext(ctx.Context(), ctx.PID, "deeper", nil, nil)
 				if err != nil {
@@ -262,7 +263,7 @@ func TestSlowHandlerDelaysNobody(t *testing.T) {
 }
 
 func TestThousandCallsOnOneConnection(t *testing.T) {
-	for _, w := range []way{{owtp.Websocket, false, ""}, {owtp.Websocket, false, "aes"}, {owtp.Memory, false, "sm4"}, {owtp.HTTP, false, "aes"}, {owtp.MQ, false, "sm4"}} {
+	for _, w := range []way{{connect: owtp.Websocket}, {connect: owtp.Websocket, suite: "aes"}, {connect: owtp.Memory, suite: "sm4"}, {connect: owtp.HTTP, suite: "aes"}, {connect: owtp.MQ, suite: "sm4"}} {
 		t.Run(w.String(), func(t *testing.T) {
 			s := newStage(t, w, hostLimits(owtp.Limits{MaxRequestsPerPeer: 2000}))
 			must(t, s.host.HandleFunc("echo", echo))
@@ -376,7 +377,7 @@ func TestStatusZeroIsCarriedUnchanged(t *testing.T) {
 		must(t, s.host.HandleFunc("mine", func(ctx *owtp.Context) { ctx.Response("r", 18446744073709551615, "m") }))
 		s.connect(t)
 		r := answer(t, s.client, "testhost", "nothing", nil)
-		if r.Status != 0 || !r.OK() || r.Err() != nil || string(r.Result.(json.RawMessage)) != "null" {
+		if r.Status != 0 || !r.OK() || r.Err() != nil || r.JsonData().Raw != "null" {
 			t.Errorf("a handler that sets nothing answers %+v", r)
 		}
 		if r := answer(t, s.client, "testhost", "success", nil); r.Status != 200 || !r.OK() {
@@ -397,6 +398,18 @@ func TestDataIsCarriedUnchanged(t *testing.T) {
 		s := newStage(t, w)
 		must(t, s.host.HandleFunc("echo", echo))
 		s.connect(t)
+		if w.format == codec.NameProtobuf {
+			for _, raw := range []string{
+				"\x4a\x12\x0a\x07\x0a\x01b\x12\x02\x18\x00\x0a\x07\x0a\x01a\x12\x02\x18\x01",             // a map in its writer's order
+				"\x29\x00\x00\x00\x00\x00\x00\x00\x80", "\x32\x00", "\x08\x00", "\x52\x08\x0a\x06no.one", // -0, no text, null, a message that nobody knows
+			} {
+				r := answer(t, s.client, "testhost", "echo", codec.Raw{Format: w.format, Data: []byte(raw)})
+				if got, ok := r.Result.(codec.Raw); !ok || string(got.Data) != raw {
+					t.Errorf("%x came back as %v", raw, r.Result)
+				}
+			}
+			return
+		}
 		for _, raw := range []string{
 			`{"b":1.0,"a":1e2, "n":123456789012345678901234567890}`, `"\u00e9é\/"`, `[ ]`, `-0`, `null`, `true`, `{"deep":[[[{}]]]}`,
 		} {

@@ -1,6 +1,7 @@
 package owtp_test
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func TestStagesRunInOrder(t *testing.T) {
 }
 
 func TestResponseStopRunInMiddleware(t *testing.T) {
-	s := newStage(t, way{owtp.Memory, false, ""})
+	s := newStage(t, way{connect: owtp.Memory})
 	s.host.Use(func(next owtp.HandlerFunc) owtp.HandlerFunc {
 		return func(ctx *owtp.Context) {
 			ctx.ResponseStopRun(nil, 601, "stopped")
@@ -134,7 +135,7 @@ func TestPanicsBecome500(t *testing.T) {
 
 func TestPanicsOfCallbacksHarmNobody(t *testing.T) {
 	var book logBook
-	s := newStage(t, way{owtp.Websocket, true, ""}, func(h, c *owtp.NodeConfig) { h.Logger, c.Logger = book.logger(), book.logger() })
+	s := newStage(t, way{connect: owtp.Websocket, sign: true}, func(h, c *owtp.NodeConfig) { h.Logger, c.Logger = book.logger(), book.logger() })
 	must(t, s.host.HandleFunc("echo", echo))
 	s.host.SetOpenHandler(func(*owtp.OWTPNode, owtp.PeerInfo) { panic("in open") })
 	closed := make(chan bool, 1)
@@ -185,7 +186,7 @@ func TestHandlerCannotTellTheTransport(t *testing.T) {
 	for _, suite := range []string{"", "aes", "sm4"} {
 		views := make(map[string]view)
 		for _, connect := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory, owtp.MQ} {
-			s := newStage(t, way{connect, true, suite}, func(_, c *owtp.NodeConfig) { c.Cert = cert })
+			s := newStage(t, way{connect: connect, sign: true, suite: suite}, func(_, c *owtp.NodeConfig) { c.Cert = cert })
 			var got view
 			must(t, s.host.HandleFunc("look", func(ctx *owtp.Context) {
 				must(t, ctx.SetSession("k", 7))
@@ -235,8 +236,8 @@ func TestEvidence(t *testing.T) {
 			must(t, err)
 			q, p := e.Request, e.Response
 			if q.SignerID != s.client.NodeID() || q.RecipientID != s.host.NodeID() || p.SignerID != s.host.NodeID() || p.RecipientID != s.client.NodeID() ||
-				q.Method != "pay" || p.Method != "pay" || string(q.Data) != `{"amount":7}` || string(p.Data) != `{"paid":7}` || p.Status != 600 || p.Msg != "thanks" ||
-				q.Nonce != p.Nonce || q.Transport != w.connect || q.Time.Before(begin.Add(-time.Minute)) || q.Format != "json" {
+				q.Method != "pay" || p.Method != "pay" || string(q.Data) != w.octets(t, `{"amount":7}`) || string(p.Data) != w.octets(t, `{"paid":7}`) || p.Status != 600 || p.Msg != "thanks" ||
+				q.Nonce != p.Nonce || q.Transport != w.connect || q.Time.Before(begin.Add(-time.Minute)) || q.Format != cmp.Or(w.format, "json") || p.Format != q.Format {
 				t.Errorf("evidence %+v\n%+v", q, p)
 			}
 			for i := range saved {

@@ -145,7 +145,7 @@ func TestCloseListener(t *testing.T) {
 func TestEmbedding(t *testing.T) {
 	for _, sign := range []bool{false, true} {
 		for _, connect := range []string{owtp.HTTP, owtp.Websocket} {
-			t.Run(way{connect, sign, ""}.String(), func(t *testing.T) {
+			t.Run(way{connect: connect, sign: sign}.String(), func(t *testing.T) {
 				host, client := randomNode(t), randomNode(t)
 				must(t, host.HandleFunc("echo", echo))
 				mount := map[string]func(owtp.ConnectConfig) (http.Handler, error){owtp.HTTP: host.HTTPHandler, owtp.Websocket: host.WebsocketHandler}[connect]
@@ -179,7 +179,7 @@ func TestEmbedding(t *testing.T) {
 
 func TestSSL(t *testing.T) {
 	serverTLS, clientTLS := transporttest.TLSConfigs(t)
-	eachWay(t, []way{{owtp.HTTP, false, ""}, {owtp.HTTP, true, "aes"}, {owtp.Websocket, false, ""}, {owtp.Websocket, true, "sm4"}}, func(t *testing.T, w way) {
+	eachWay(t, []way{{connect: owtp.HTTP}, {connect: owtp.HTTP, sign: true, suite: "aes"}, {connect: owtp.Websocket}, {connect: owtp.Websocket, sign: true, suite: "sm4"}}, func(t *testing.T, w way) {
 		var protocol atomic.Value
 		watching := serverTLS.Clone()
 		watching.VerifyConnection = func(c tls.ConnectionState) error { protocol.Store(c.NegotiatedProtocol); return nil }
@@ -270,7 +270,7 @@ func TestReconnectAfterTheServerRestarts(t *testing.T) {
 
 // Another server at the same address is not the peer, and calls to it end.
 func TestReconnectFindsAnotherNode(t *testing.T) {
-	ways := []way{{owtp.Websocket, true, ""}, {owtp.Websocket, false, "aes"}, {owtp.HTTP, true, ""}, {owtp.MQ, true, ""}, {owtp.MQ, false, "aes"}}
+	ways := []way{{connect: owtp.Websocket, sign: true}, {connect: owtp.Websocket, suite: "aes"}, {connect: owtp.HTTP, sign: true}, {connect: owtp.MQ, sign: true}, {connect: owtp.MQ, suite: "aes"}}
 	eachWay(t, ways, func(t *testing.T, w way) {
 		s := newStage(t, w, func(_, c *owtp.NodeConfig) { c.Limits.MaxReconnectDelay = 20 * time.Millisecond })
 		must(t, s.host.HandleFunc("echo", echo))

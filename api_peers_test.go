@@ -84,11 +84,11 @@ func (l *peerLog) waitFor(t testing.TB, opened, closed int) {
 	never(t, "a handler was called once more", func() bool { o, c := l.counts(); return o != opened || c != closed })
 }
 
-var longWays = []way{{owtp.Websocket, false, ""}, {owtp.Websocket, true, ""}, {owtp.Memory, false, ""}, {owtp.Memory, true, "aes"}}
+var longWays = []way{{connect: owtp.Websocket}, {connect: owtp.Websocket, sign: true}, {connect: owtp.Memory}, {connect: owtp.Memory, sign: true, suite: "aes"}}
 
 func TestClosePeerInsideAnyStage(t *testing.T) {
 	for _, where := range []string{"handler", "prepare", "finish", "middleware", "context"} {
-		for _, w := range []way{{owtp.HTTP, true, ""}, {owtp.Websocket, false, ""}, {owtp.Websocket, true, "sm4"}, {owtp.Memory, false, "aes"}, {owtp.MQ, false, ""}, {owtp.MQ, true, "sm4"}} {
+		for _, w := range []way{{connect: owtp.HTTP, sign: true}, {connect: owtp.Websocket}, {connect: owtp.Websocket, sign: true, suite: "sm4"}, {connect: owtp.Memory, suite: "aes"}, {connect: owtp.MQ}, {connect: owtp.MQ, sign: true, suite: "sm4"}} {
 			t.Run(where+"/"+w.String(), func(t *testing.T) {
 				s := newStage(t, w)
 				closeIt := func(at string, ctx *owtp.Context) {
@@ -174,7 +174,7 @@ func TestClosePeerWaitsForNobody(t *testing.T) {
 }
 
 func TestClosePeerEndsEveryConnectionOfTheID(t *testing.T) {
-	eachWay(t, []way{{owtp.Websocket, true, ""}, {owtp.Memory, false, "aes"}}, func(t *testing.T, w way) {
+	eachWay(t, []way{{connect: owtp.Websocket, sign: true}, {connect: owtp.Memory, suite: "aes"}}, func(t *testing.T, w way) {
 		s := newStage(t, w)
 		must(t, s.host.HandleFunc("echo", echo))
 		s.connect(t)
@@ -198,7 +198,7 @@ func TestClosePeerEndsEveryConnectionOfTheID(t *testing.T) {
 func TestClosePeerWhileDialling(t *testing.T) {
 	for _, connect := range []string{owtp.Websocket, owtp.Memory} {
 		t.Run(connect, func(t *testing.T) {
-			s := newStage(t, way{connect, true, ""})
+			s := newStage(t, way{connect: connect, sign: true})
 			p := s.through(t)
 			hold, seen := make(chan struct{}), make(chan struct{})
 			var once sync.Once
@@ -227,7 +227,7 @@ func TestClosePeerWhileDialling(t *testing.T) {
 func TestContextCloseEndsThisConnectionOnly(t *testing.T) {
 	for _, connect := range []string{owtp.Websocket, owtp.Memory} {
 		t.Run(connect, func(t *testing.T) {
-			s := newStage(t, way{connect, true, ""})
+			s := newStage(t, way{connect: connect, sign: true})
 			must(t, s.host.HandleFunc("end", func(ctx *owtp.Context) { ctx.Close() }))
 			must(t, s.host.HandleFunc("echo", echo))
 			s.connect(t)
@@ -247,7 +247,7 @@ func TestContextCloseEndsThisConnectionOnly(t *testing.T) {
 func TestTwoConnectionsOfOneIDAndCallTakesTheNewest(t *testing.T) {
 	for _, connect := range []string{owtp.Websocket, owtp.Memory} {
 		t.Run(connect, func(t *testing.T) {
-			s := newStage(t, way{connect, true, ""})
+			s := newStage(t, way{connect: connect, sign: true})
 			var log peerLog
 			log.watch(s.host)
 			name := func(n *owtp.OWTPNode, who string) {
@@ -274,7 +274,7 @@ func TestTwoConnectionsOfOneIDAndCallTakesTheNewest(t *testing.T) {
 }
 
 func TestConnectionsOfOneIDAreBounded(t *testing.T) {
-	s := newStage(t, way{owtp.Websocket, true, ""}, hostLimits(owtp.Limits{MaxConnsPerPeer: 2}))
+	s := newStage(t, way{connect: owtp.Websocket, sign: true}, hostLimits(owtp.Limits{MaxConnsPerPeer: 2}))
 	must(t, s.host.HandleFunc("echo", echo))
 	s.connect(t)
 	for i := range 2 {
@@ -358,7 +358,7 @@ func TestOpenHandlerIsToldOfOpenPeersOnce(t *testing.T) {
 
 // HTTP has no connections and no such handlers.
 func TestNoPeerHandlersOverHTTP(t *testing.T) {
-	s := newStage(t, way{owtp.HTTP, true, "aes"})
+	s := newStage(t, way{connect: owtp.HTTP, sign: true, suite: "aes"})
 	must(t, s.host.HandleFunc("echo", echo))
 	var log peerLog
 	log.watch(s.host)
@@ -374,7 +374,7 @@ func TestNoPeerHandlersOverHTTP(t *testing.T) {
 func TestKeyAgreementJoinsConcurrentCalls(t *testing.T) {
 	for _, connect := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory, owtp.MQ} {
 		t.Run(connect, func(t *testing.T) {
-			s := newStage(t, way{connect, false, ""})
+			s := newStage(t, way{connect: connect})
 			p := s.through(t)
 			must(t, s.host.HandleFunc("echo", echo))
 			s.connect(t)
@@ -398,13 +398,13 @@ func TestKeyAgreementJoinsConcurrentCalls(t *testing.T) {
 }
 
 func TestKeyAgreementErrors(t *testing.T) {
-	s := newStage(t, way{owtp.Websocket, false, ""})
+	s := newStage(t, way{connect: owtp.Websocket})
 	if err := s.client.KeyAgreement("testhost", "aes"); !errors.Is(err, owtp.ErrUnknownPeer) {
 		t.Errorf("unknown peer: %v", err)
 	}
 	s.connect(t)
 	wantErr(t, s.client.KeyAgreement("testhost", "rot13"), "rot13", "aes", "sm4")
-	eachWay(t, []way{{owtp.HTTP, false, ""}, {owtp.Websocket, false, ""}, {owtp.Memory, false, ""}}, func(t *testing.T, w way) {
+	eachWay(t, []way{{connect: owtp.HTTP}, {connect: owtp.Websocket}, {connect: owtp.Memory}}, func(t *testing.T, w way) {
 		// The server does not offer what the client wants.
 		s := newStage(t, w)
 		s.host.CloseListener(w.connect)
@@ -432,7 +432,7 @@ func TestKeyAgreementErrors(t *testing.T) {
 func TestNothingInTheClearDuringKeyAgreement(t *testing.T) {
 	for _, connect := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory, owtp.MQ} {
 		t.Run(connect, func(t *testing.T) {
-			s := newStage(t, way{connect, false, ""})
+			s := newStage(t, way{connect: connect})
 			p := s.through(t)
 			must(t, s.host.HandleFunc("echo", echo))
 			s.connect(t)
@@ -489,7 +489,7 @@ func TestConnectTwice(t *testing.T) {
 // "Connected" is what a peer is not any more that closed for good: the same
 // Connect brings it back, with the demands that were made before.
 func TestConnectAgainAfterThePeerClosed(t *testing.T) {
-	eachWay(t, []way{{owtp.Websocket, false, ""}, {owtp.Websocket, true, ""}, {owtp.Memory, false, "aes"}}, func(t *testing.T, w way) {
+	eachWay(t, []way{{connect: owtp.Websocket}, {connect: owtp.Websocket, sign: true}, {connect: owtp.Memory, suite: "aes"}}, func(t *testing.T, w way) {
 		s := newStage(t, w)
 		must(t, s.host.HandleFunc("echo", echo))
 		s.connect(t)
@@ -558,7 +558,7 @@ func TestCallBackIntoTheDialler(t *testing.T) {
 }
 
 func TestPinningAndForgetting(t *testing.T) {
-	eachWay(t, []way{{owtp.HTTP, true, ""}, {owtp.Websocket, false, "aes"}, {owtp.Memory, true, ""}, {owtp.MQ, false, "sm4"}}, func(t *testing.T, w way) {
+	eachWay(t, []way{{connect: owtp.HTTP, sign: true}, {connect: owtp.Websocket, suite: "aes"}, {connect: owtp.Memory, sign: true}, {connect: owtp.MQ, suite: "sm4"}}, func(t *testing.T, w way) {
 		ctx := background(t)
 		s, impostor := newStage(t, w), newStage(t, w)
 		connect := func(n *owtp.OWTPNode, name string, cfg owtp.ConnectConfig) error {
@@ -608,7 +608,7 @@ func TestPinningAndForgetting(t *testing.T) {
 }
 
 func TestTrustPinnedOnly(t *testing.T) {
-	eachWay(t, []way{{owtp.HTTP, true, ""}, {owtp.Websocket, false, ""}, {owtp.HTTP, false, ""}, {owtp.MQ, true, ""}}, func(t *testing.T, w way) {
+	eachWay(t, []way{{connect: owtp.HTTP, sign: true}, {connect: owtp.Websocket}, {connect: owtp.HTTP}, {connect: owtp.MQ, sign: true}}, func(t *testing.T, w way) {
 		pinnedOnly := func(_, c *owtp.NodeConfig) { c.Trust = owtp.TrustPinned }
 		s := newStage(t, w, pinnedOnly)
 		must(t, s.host.HandleFunc("who", func(ctx *owtp.Context) { ctx.Response(ctx.Proved(), 200, "") }))
@@ -627,7 +627,7 @@ func TestTrustPinnedOnly(t *testing.T) {
 
 func TestFirstContactIsLogged(t *testing.T) {
 	var book logBook
-	s := newStage(t, way{owtp.HTTP, true, ""}, func(_, c *owtp.NodeConfig) { c.Logger = book.logger() })
+	s := newStage(t, way{connect: owtp.HTTP, sign: true}, func(_, c *owtp.NodeConfig) { c.Logger = book.logger() })
 	s.connect(t)
 	if text := book.text(); !strings.Contains(text, "first contact") || !strings.Contains(text, s.host.NodeID()) {
 		t.Errorf("the log is\n%s", text)

@@ -100,7 +100,7 @@ func TestSessionFollowsTheProvedPeer(t *testing.T) {
 func TestAnonymousSessionDiesWithItsConnection(t *testing.T) {
 	for _, connect := range []string{owtp.Websocket, owtp.Memory} {
 		t.Run(connect, func(t *testing.T) {
-			s := newStage(t, way{connect, false, ""})
+			s := newStage(t, way{connect: connect})
 			keeper(t, s.host)
 			s.connect(t)
 			answer(t, s.client, "testhost", "set", "x")
@@ -122,7 +122,7 @@ func TestAnonymousSessionDiesWithItsConnection(t *testing.T) {
 func TestSessionNeverMovesToTheProvedPeer(t *testing.T) {
 	for _, connect := range []string{owtp.Websocket, owtp.Memory} {
 		t.Run(connect, func(t *testing.T) {
-			s := newStage(t, way{connect, false, ""})
+			s := newStage(t, way{connect: connect})
 			keeper(t, s.host)
 			s.connect(t)
 			answer(t, s.client, "testhost", "set", "anonymous")
@@ -173,7 +173,7 @@ func TestSetPeerstore(t *testing.T) {
 // elsewhere.
 func TestHandWrittenPeerstore(t *testing.T) {
 	store := &mapStore{values: make(map[string]any)}
-	s := newStage(t, way{owtp.HTTP, true, "aes"}, func(h, _ *owtp.NodeConfig) { h.Peerstore = store })
+	s := newStage(t, way{connect: owtp.HTTP, sign: true, suite: "aes"}, func(h, _ *owtp.NodeConfig) { h.Peerstore = store })
 	keeper(t, s.host)
 	s.connect(t)
 	answer(t, s.client, "testhost", "set", "x")
@@ -204,7 +204,7 @@ func TestNodeStateIsOutOfSessionsReach(t *testing.T) {
 	m, err := owtp.NewSessionManager("memory", &session.ManagerConfig{Gclifetime: 1})
 	must(t, err)
 	defer m.Close()
-	s := newStage(t, way{owtp.HTTP, true, "aes"}, func(h, c *owtp.NodeConfig) { h.Peerstore, c.Peerstore = m, m })
+	s := newStage(t, way{connect: owtp.HTTP, sign: true, suite: "aes"}, func(h, c *owtp.NodeConfig) { h.Peerstore, c.Peerstore = m, m })
 	keeper(t, s.host)
 	s.connect(t)
 	answer(t, s.client, "testhost", "set", "x")

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/owtp-go/owtp"
+	"github.com/owtp-go/owtp/codec"
 )
 
 // What the tests of the public surface have in common. They wait for what must
@@ -22,11 +23,12 @@ import (
 
 const patience = 20 * time.Second
 
-// A way is one transport and one form.
+// A way is one transport, one form and one data format.
 type way struct {
 	connect string
 	sign    bool
 	suite   string // "" without KeyAgreement
+	format  string // "" is JSON
 }
 
 func (w way) String() string {
@@ -39,7 +41,20 @@ func (w way) String() string {
 	case w.suite != "":
 		form = w.suite
 	}
+	if w.format != "" {
+		form += "+" + w.format
+	}
 	return w.connect + "/" + form
+}
+
+// octets returns what a value in JSON is in the way's format.
+func (w way) octets(t testing.TB, text string) string {
+	t.Helper()
+	f, err := codec.Lookup(w.format)
+	must(t, err)
+	data, err := codec.Encode(f, json.RawMessage(text))
+	must(t, err)
+	return string(data)
 }
 
 // exchanges reports whether the way has messages and answers and no connection.
@@ -51,23 +66,30 @@ func (w way) callsBack() bool { return !w.exchanges() || w.connect == owtp.MQ &&
 // proved reports whether the peer has an ID in this way.
 func (w way) proved() bool { return w.sign || w.suite != "" }
 
+// allWays has each transport in every form in JSON, and in Protobuf in every form
+// but for the suites, of which each is there once: what is sealed knows nothing of
+// formats.
 func allWays() []way {
 	var ways []way
 	for _, c := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory, owtp.MQ} {
 		for _, sign := range []bool{false, true} {
 			for _, suite := range []string{"", "aes", "sm4"} {
-				ways = append(ways, way{c, sign, suite})
+				ways = append(ways, way{c, sign, suite, ""})
+				if suite == "" || sign == (suite == "sm4") {
+					ways = append(ways, way{c, sign, suite, codec.NameProtobuf})
+				}
 			}
 		}
 	}
 	return ways
 }
 
-// someWays has each transport in its weakest and its strongest form.
+// someWays has each transport in its weakest and its strongest form, for what is
+// about the life of connections and nodes, and in Protobuf in the strongest.
 func someWays() []way {
 	var ways []way
 	for _, c := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory, owtp.MQ} {
-		ways = append(ways, way{c, false, ""}, way{c, true, "sm4"})
+		ways = append(ways, way{connect: c}, way{c, true, "sm4", ""}, way{c, true, "sm4", codec.NameProtobuf})
 	}
 	return ways
 }
@@ -104,7 +126,7 @@ func newStage(t testing.TB, w way, setups ...setup) *stage {
 		f(&hc, &cc)
 	}
 	s := &stage{way: w, host: startNode(t, hc), client: startNode(t, cc)}
-	s.listen = owtp.ConnectConfig{Address: "127.0.0.1:0", ConnectType: w.connect, EnableSignature: w.sign}
+	s.listen = owtp.ConnectConfig{Address: "127.0.0.1:0", ConnectType: w.connect, EnableSignature: w.sign, DataFormat: w.format}
 	switch w.connect {
 	case owtp.Memory:
 		s.listen.Address = freshName(t)
@@ -218,7 +240,10 @@ func answer(t testing.TB, n *owtp.OWTPNode, pid, method string, params any) *owt
 	return resp
 }
 
-func echo(ctx *owtp.Context) { ctx.Response(json.RawMessage(ctx.Data()), owtp.StatusSuccess, "") }
+// echo answers with what came, octet for octet.
+func echo(ctx *owtp.Context) {
+	ctx.Response(codec.Raw{Format: ctx.DataFormat(), Data: ctx.Data()}, owtp.StatusSuccess, "")
+}
 
 // sleeper is a handler that reports when it begins and ends, and why: nil when
 // it was released, otherwise its context's error.

@@ -538,7 +538,7 @@ func TestStoreSeesNoUnescapedInput(t *testing.T) {
 	host := startNode(t, owtp.NodeConfig{Cert: owtp.NewRandomCertificate(), Peerstore: sessions})
 	keeper(t, host)
 	client := startNode(t, owtp.NodeConfig{Cert: owtp.NewRandomCertificate(), Store: store})
-	for _, w := range []way{{owtp.HTTP, true, "aes"}, {owtp.HTTP, true, ""}, {owtp.Websocket, true, "sm4"}, {owtp.Websocket, false, ""}, {owtp.Memory, false, ""}, {owtp.MQ, true, ""}, {owtp.MQ, false, ""}} {
+	for _, w := range []way{{connect: owtp.HTTP, sign: true, suite: "aes"}, {connect: owtp.HTTP, sign: true}, {connect: owtp.Websocket, sign: true, suite: "sm4"}, {connect: owtp.Websocket}, {connect: owtp.Memory}, {connect: owtp.MQ, sign: true}, {connect: owtp.MQ}} {
 		listen := owtp.ConnectConfig{Address: "127.0.0.1:0", ConnectType: w.connect}
 		switch w.connect {
 		case owtp.Memory:

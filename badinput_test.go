@@ -71,7 +71,7 @@ func TestBadAddresses(t *testing.T) {
 
 func TestBadPortInUse(t *testing.T) {
 	for _, connect := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory} {
-		s := newStage(t, way{connect, false, ""})
+		s := newStage(t, way{connect: connect})
 		must(t, s.host.HandleFunc("echo", echo))
 		for _, n := range []*owtp.OWTPNode{s.host, randomNode(t)} {
 			err := n.Listen(s.listen)
@@ -201,7 +201,7 @@ type rawStage struct {
 
 func newRawStage(t testing.TB, connect string, setups ...setup) *rawStage {
 	t.Helper()
-	s := newStage(t, way{connect, false, ""}, setups...)
+	s := newStage(t, way{connect: connect}, setups...)
 	must(t, s.host.HandleFunc("echo", echo))
 	s.connect(t)
 	return &rawStage{s, s.listen.Address}

@@ -265,7 +265,7 @@ func TestConfigSecretsAreNeverPrinted(t *testing.T) {
 	connect := owtp.ConnectConfig{Address: "user:adr3ssSecret@host:1", ConnectType: owtp.HTTP, Account: "visible", Password: "hunter2-secret", V1Cert: cert}
 	node := owtp.NodeConfig{Cert: cert, StoreKey: storeKey, PreviousStoreKey: previousKey, TimeoutSEC: 3}
 	n := startNode(t, node)
-	s := newStage(t, way{owtp.Memory, true, ""}, func(h, c *owtp.NodeConfig) { h.StoreKey, c.Cert, c.StoreKey = storeKey, cert, storeKey })
+	s := newStage(t, way{connect: owtp.Memory, sign: true}, func(h, c *owtp.NodeConfig) { h.StoreKey, c.Cert, c.StoreKey = storeKey, cert, storeKey })
 	s.dial.Password = connect.Password
 	var inside []string
 	must(t, s.client.HandleFunc("look", func(ctx *owtp.Context) {
@@ -346,7 +346,7 @@ func TestConfigSecretsAreNeverLogged(t *testing.T) {
 	var book logBook
 	cert := owtp.NewRandomCertificate()
 	private, _ := cert.KeyPair()
-	s := newStage(t, way{owtp.Websocket, true, "aes"}, func(h, c *owtp.NodeConfig) {
+	s := newStage(t, way{connect: owtp.Websocket, sign: true, suite: "aes"}, func(h, c *owtp.NodeConfig) {
 		h.Logger, c.Logger, c.Cert = book.logger(), book.logger(), cert
 	})
 	must(t, s.host.HandleFunc("echo", echo))

@@ -111,7 +111,7 @@ func TestDescribeOnlyWhereItMay(t *testing.T) {
 		return err
 	}
 	t.Run("off", func(t *testing.T) {
-		s := newStage(t, way{owtp.Memory, true, ""})
+		s := newStage(t, way{connect: owtp.Memory, sign: true})
 		s.connect(t)
 		if e := wantStatus(t, ask(t, s), owtp.ErrNotFoundMethod); e.MayHaveRun {
 			t.Errorf("it has run: %+v", e)
@@ -119,7 +119,7 @@ func TestDescribeOnlyWhereItMay(t *testing.T) {
 	})
 	for _, connect := range []string{owtp.HTTP, owtp.Memory} {
 		t.Run("unsigned/"+connect, func(t *testing.T) {
-			s := newStage(t, way{connect, true, ""}, describes)
+			s := newStage(t, way{connect: connect, sign: true}, describes)
 			s.dial.EnableSignature = false
 			if err := s.client.Connect("testhost", s.dial); err != nil {
 				wantStatus(t, err, owtp.ErrUnauthorized)

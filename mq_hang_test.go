@@ -15,7 +15,7 @@ import (
 // queue goes on meanwhile.
 func TestRabbitHangingHandlers(t *testing.T) {
 	broker := servers.RabbitMQ(t)
-	eachWay(t, []way{{owtp.MQ, false, ""}, {owtp.MQ, true, ""}, {owtp.MQ, false, "sm4"}}, func(t *testing.T, w way) {
+	eachWay(t, []way{{connect: owtp.MQ}, {connect: owtp.MQ, sign: true}, {connect: owtp.MQ, suite: "sm4"}}, func(t *testing.T, w way) {
 		t.Parallel()
 		s := rabbitStage(t, w, broker, func(h, _ *owtp.NodeConfig) { h.Store = sharedStore(t) }) // so that all goes through the shared queue
 		obedient, stubborn := newSleeper(t), newSleeper(t)

@@ -91,7 +91,7 @@ func TestRabbitNobodyThere(t *testing.T) {
 // one outcome, and none runs twice under one key.
 func TestRabbitRestarts(t *testing.T) {
 	broker := servers.NewRabbitMQ(t)
-	ways := []way{{owtp.MQ, true, ""}, {owtp.MQ, false, "sm4"}}
+	ways := []way{{connect: owtp.MQ, sign: true}, {connect: owtp.MQ, suite: "sm4"}}
 	ends := map[way]func(testing.TB){ways[0]: broker.Stop, ways[1]: broker.Kill}
 	// RabbitMQ 3.10 writes down seconds later which queues it has, and never serves
 	// one again that a crash has overtaken: both are there when it is stopped.

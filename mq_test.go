@@ -25,7 +25,7 @@ var brokerNames atomic.Int64
 // freshBroker is the address of a broker that nobody else uses.
 func freshBroker() string { return fmt.Sprintf("testmq://broker%d", brokerNames.Add(1)) }
 
-var mqWays = []way{{owtp.MQ, false, ""}, {owtp.MQ, true, ""}, {owtp.MQ, false, "aes"}, {owtp.MQ, true, "sm4"}}
+var mqWays = []way{{connect: owtp.MQ}, {connect: owtp.MQ, sign: true}, {connect: owtp.MQ, suite: "aes"}, {connect: owtp.MQ, sign: true, suite: "sm4"}}
 
 // Without a queue's name a node ID is enough to be found, and an alias is not.
 func TestQueueNames(t *testing.T) {
@@ -92,7 +92,7 @@ func TestCallBackOverAQueue(t *testing.T) {
 
 // ClosePeer within a handler that was called back takes effect afterwards.
 func TestClosePeerWhileCalledBack(t *testing.T) {
-	s := newStage(t, way{owtp.MQ, false, "sm4"})
+	s := newStage(t, way{connect: owtp.MQ, suite: "sm4"})
 	must(t, s.client.HandleFunc("bye", func(c *owtp.Context) {
 		c.Node().ClosePeer(c.PID)
 		c.Response("bye", 0, "")
@@ -291,7 +291,7 @@ func TestEndWithinQueueHandlers(t *testing.T) {
 		for _, gently := range []bool{false, true} {
 			t.Run(fmt.Sprintf("called back=%v/gently=%v", calledBack, gently), func(t *testing.T) {
 				t.Parallel()
-				s := newStage(t, way{owtp.MQ, true, "sm4"})
+				s := newStage(t, way{connect: owtp.MQ, sign: true, suite: "sm4"})
 				s.connect(t)
 				ends, calls, pid := s.host, s.client, "testhost"
 				if calledBack {
@@ -336,7 +336,7 @@ func TestEndWithinQueueHandlers(t *testing.T) {
 // while its handler works: the answer still finds its way.
 func TestSessionEndsWhileCalledBack(t *testing.T) {
 	t.Parallel()
-	s := newStage(t, way{owtp.MQ, false, "aes"})
+	s := newStage(t, way{connect: owtp.MQ, suite: "aes"})
 	sl := newSleeper(t)
 	must(t, s.host.HandleFunc("echo", echo))
 	must(t, s.client.HandleFunc("sleep", sl.handle))

@@ -66,7 +66,7 @@ func renewTime(t testing.TB) time.Duration {
 // sealed past the limit.
 func TestRenewUnderLoad(t *testing.T) {
 	const most = 100
-	for _, w := range []way{{owtp.Websocket, false, "aes"}, {owtp.Memory, true, "sm4"}} {
+	for _, w := range []way{{connect: owtp.Websocket, suite: "aes"}, {connect: owtp.Memory, sign: true, suite: "sm4"}} {
 		t.Run(w.String(), func(t *testing.T) {
 			// Each round has a proxy of its own, which remembers all it sees.
 			const round = 15 * time.Second
@@ -115,7 +115,7 @@ func renewAge(t *testing.T, w way) time.Duration {
 
 // Renewal by age alone, of keys that are hardly used.
 func TestRenewByAge(t *testing.T) {
-	for _, w := range []way{{owtp.Websocket, false, "sm4"}, {owtp.Memory, false, "aes"}} {
+	for _, w := range []way{{connect: owtp.Websocket, suite: "sm4"}, {connect: owtp.Memory, suite: "aes"}} {
 		t.Run(w.String(), func(t *testing.T) {
 			t.Parallel()
 			renewRound(t, w, owtp.Limits{MaxKeyAge: 2 * time.Second}, 4, 3300*time.Millisecond)
@@ -195,7 +195,7 @@ func renewRound(t *testing.T, w way, limits owtp.Limits, callers int, length tim
 // anyway: its question is not taken for the word that it has finished, and its
 // call on the old connection is answered there.
 func TestRenewQuestionCrossesTheRenewal(t *testing.T) {
-	eachWay(t, []way{{owtp.Websocket, false, "sm4"}, {owtp.Memory, true, "sm4"}}, func(t *testing.T, w way) {
+	eachWay(t, []way{{connect: owtp.Websocket, suite: "sm4"}, {connect: owtp.Memory, sign: true, suite: "sm4"}}, func(t *testing.T, w way) {
 		for _, ask := range []bool{true, false} {
 			s := newStage(t, w)
 			sl := newSleeper(t)
@@ -229,7 +229,7 @@ func TestRenewQuestionCrossesTheRenewal(t *testing.T) {
 // Sessions over HTTP and over queues end by age and are agreed anew in time, under
 // calls: none fails, and callers share one agreement.
 func TestRenewExchangeSession(t *testing.T) {
-	for _, w := range []way{{owtp.HTTP, false, "sm4"}, {owtp.HTTP, true, "aes"}, {owtp.MQ, false, "aes"}, {owtp.MQ, true, "sm4"}} {
+	for _, w := range []way{{connect: owtp.HTTP, suite: "sm4"}, {connect: owtp.HTTP, sign: true, suite: "aes"}, {connect: owtp.MQ, suite: "aes"}, {connect: owtp.MQ, sign: true, suite: "sm4"}} {
 		t.Run(w.String(), func(t *testing.T) {
 			t.Parallel()
 			life := time.Second
@@ -279,7 +279,7 @@ func TestRenewExchangeSession(t *testing.T) {
 // once, and do not end each other's.
 func TestRenewSessionLostByTheServer(t *testing.T) {
 	each(t, exchangeMedia, []guard{inSealed}, func(t *testing.T, m medium, _ guard) {
-		s := newStage(t, way{m.name, false, "sm4"})
+		s := newStage(t, way{connect: m.name, suite: "sm4"})
 		p := transporttest.NewProxy(t, m.tr, roomy(m.listenAddr()), roomy(s.listen.Address))
 		s.dial.Address = p.Addr()
 		must(t, s.host.HandleFunc("echo", echo))
@@ -307,7 +307,7 @@ func TestRenewSessionLostByTheServer(t *testing.T) {
 // What KeyAgreement demands of a name outlives connections and the server's
 // restarts, until ClosePeer.
 func TestRenewDemandsSurviveReconnects(t *testing.T) {
-	eachWay(t, []way{{owtp.Websocket, false, "sm4"}, {owtp.Memory, false, "sm4"}, {owtp.HTTP, false, "sm4"}, {owtp.MQ, false, "sm4"}}, func(t *testing.T, w way) {
+	eachWay(t, []way{{connect: owtp.Websocket, suite: "sm4"}, {connect: owtp.Memory, suite: "sm4"}, {connect: owtp.HTTP, suite: "sm4"}, {connect: owtp.MQ, suite: "sm4"}}, func(t *testing.T, w way) {
 		s := newStage(t, w, func(_, c *owtp.NodeConfig) { c.Limits.MaxReconnectDelay = 20 * time.Millisecond })
 		p := s.through(t)
 		sealedCalls := make(chan bool, 64)

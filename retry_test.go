@@ -897,7 +897,7 @@ func TestAttackDeliverAcrossRestart(t *testing.T) {
 // asks for a proof before it sends, however fresh the last one is: the restart
 // costs nobody anything.
 func TestRetryBusyCallerNoticesARestart(t *testing.T) {
-	eachWay(t, []way{{owtp.HTTP, true, ""}, {owtp.HTTP, false, "aes"}, {owtp.HTTP, true, "sm4"}}, func(t *testing.T, w way) {
+	eachWay(t, []way{{connect: owtp.HTTP, sign: true}, {connect: owtp.HTTP, suite: "aes"}, {connect: owtp.HTTP, sign: true, suite: "sm4"}}, func(t *testing.T, w way) {
 		s := newStage(t, w)
 		must(t, s.host.HandleFunc("echo", echo))
 		s.connect(t)
