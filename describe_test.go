@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -155,7 +156,8 @@ func TestDescribeOnlyWhereItMay(t *testing.T) {
 // had in several.
 func TestDescribeIsBounded(t *testing.T) {
 	t.Parallel()
-	big := bigService(t)
+	big, err := bigService()
+	must(t, err)
 	for most, methods := range map[int]int{0: 1000, 128 << 10: 250} {
 		s := newStage(t, way{connect: owtp.Memory}, describes, func(h, _ *owtp.NodeConfig) { h.Limits.MaxMessage = most })
 		must(t, teststubs.RegisterWalletServer(s.host, newWalletServer()))
@@ -192,10 +194,9 @@ func TestDescribeIsBounded(t *testing.T) {
 	}
 }
 
-// bigService links a service into the program whose file is too large, and
+// bigService links a service into the program, once, whose file is too large, and
 // returns its method.
-func bigService(t *testing.T) string {
-	t.Helper()
+var bigService = sync.OnceValues(func() (string, error) {
 	file := &descriptorpb.FileDescriptorProto{
 		Name: proto.String("big.proto"), Package: proto.String("wallet.big"), Syntax: proto.String("proto3"),
 		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("Empty")}},
@@ -207,7 +208,8 @@ func bigService(t *testing.T) string {
 		file.MessageType = append(file.MessageType, &descriptorpb.DescriptorProto{Name: proto.String(fmt.Sprintf("M%04d%s", i, strings.Repeat("x", 100)))})
 	}
 	d, err := protodesc.NewFile(file, nil)
-	must(t, err)
-	must(t, protoregistry.GlobalFiles.RegisterFile(d))
-	return "wallet.big.Big/Call"
-}
+	if err != nil {
+		return "", err
+	}
+	return "wallet.big.Big/Call", protoregistry.GlobalFiles.RegisterFile(d)
+})
