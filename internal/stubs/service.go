@@ -182,7 +182,7 @@ func (s *service) unimplemented() {
 }
 
 func (s *service) registration() {
-	s.comment("Register"+s.serverName+" binds the methods of "+string(s.Desc.FullName())+" to an implementation, for every transport of the node. A method that has a handler already is an error. It panics if impl embeds a nil pointer to "+s.unimplementedName+", which would panic at every call otherwise.", "", s.deprecated())
+	s.comment("Register"+s.serverName+" binds the methods of "+string(s.Desc.FullName())+" to an implementation, for every transport of the node. A method that has a handler already is an error, and leaves those before it bound. It panics if impl embeds a nil pointer to "+s.unimplementedName+", which would panic at every call otherwise.", "", s.deprecated())
 	s.P("func Register", s.serverName, "(node *", s.ident(owtpPackage, "OWTPNode"), ", impl ", s.serverName, ") error {")
 	s.P("if impl == nil {")
 	s.P("return ", s.ident(errorsPackage, "New"), `("owtp: Register`, s.serverName, `: the implementation is nil")`)

@@ -147,8 +147,9 @@ func (UnimplementedWalletServer) mustEmbedUnimplementedWalletServer() {}
 
 // RegisterWalletServer binds the methods of wallet.test.Wallet to an
 // implementation, for every transport of the node. A method that has a handler
-// already is an error. It panics if impl embeds a nil pointer to
-// UnimplementedWalletServer, which would panic at every call otherwise.
+// already is an error, and leaves those before it bound. It panics if impl
+// embeds a nil pointer to UnimplementedWalletServer, which would panic at every
+// call otherwise.
 func RegisterWalletServer(node *owtp.OWTPNode, impl WalletServer) error {
 	if impl == nil {
 		return errors.New("owtp: RegisterWalletServer: the implementation is nil")
@@ -226,8 +227,9 @@ func (UnimplementedListenerServer) mustEmbedUnimplementedListenerServer() {}
 
 // RegisterListenerServer binds the methods of wallet.test.Listener to an
 // implementation, for every transport of the node. A method that has a handler
-// already is an error. It panics if impl embeds a nil pointer to
-// UnimplementedListenerServer, which would panic at every call otherwise.
+// already is an error, and leaves those before it bound. It panics if impl
+// embeds a nil pointer to UnimplementedListenerServer, which would panic at
+// every call otherwise.
 func RegisterListenerServer(node *owtp.OWTPNode, impl ListenerServer) error {
 	if impl == nil {
 		return errors.New("owtp: RegisterListenerServer: the implementation is nil")
@@ -283,8 +285,9 @@ func (UnimplementedNothingServer) mustEmbedUnimplementedNothingServer() {}
 
 // RegisterNothingServer binds the methods of wallet.test.Nothing to an
 // implementation, for every transport of the node. A method that has a handler
-// already is an error. It panics if impl embeds a nil pointer to
-// UnimplementedNothingServer, which would panic at every call otherwise.
+// already is an error, and leaves those before it bound. It panics if impl
+// embeds a nil pointer to UnimplementedNothingServer, which would panic at
+// every call otherwise.
 //
 // Deprecated: it is marked as deprecated in internal/teststubs/teststubs.proto.
 func RegisterNothingServer(node *owtp.OWTPNode, impl NothingServer) error {

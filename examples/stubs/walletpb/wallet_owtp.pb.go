@@ -100,8 +100,9 @@ func (UnimplementedWalletServer) mustEmbedUnimplementedWalletServer() {}
 
 // RegisterWalletServer binds the methods of wallet.v1.Wallet to an
 // implementation, for every transport of the node. A method that has a handler
-// already is an error. It panics if impl embeds a nil pointer to
-// UnimplementedWalletServer, which would panic at every call otherwise.
+// already is an error, and leaves those before it bound. It panics if impl
+// embeds a nil pointer to UnimplementedWalletServer, which would panic at every
+// call otherwise.
 func RegisterWalletServer(node *owtp.OWTPNode, impl WalletServer) error {
 	if impl == nil {
 		return errors.New("owtp: RegisterWalletServer: the implementation is nil")
@@ -170,8 +171,9 @@ func (UnimplementedWatcherServer) mustEmbedUnimplementedWatcherServer() {}
 
 // RegisterWatcherServer binds the methods of wallet.v1.Watcher to an
 // implementation, for every transport of the node. A method that has a handler
-// already is an error. It panics if impl embeds a nil pointer to
-// UnimplementedWatcherServer, which would panic at every call otherwise.
+// already is an error, and leaves those before it bound. It panics if impl
+// embeds a nil pointer to UnimplementedWatcherServer, which would panic at
+// every call otherwise.
 func RegisterWatcherServer(node *owtp.OWTPNode, impl WatcherServer) error {
 	if impl == nil {
 		return errors.New("owtp: RegisterWatcherServer: the implementation is nil")
