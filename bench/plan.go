@@ -28,15 +28,31 @@ type target struct {
 	bound  float64
 	atMost bool    // the bound is the most that is good, not the least
 	least  float64 // what is still tolerable, or 0
-	// processor is the same ratio by processor time a call, where that makes
-	// sense: others who use the machine change it less. It decides nothing.
+	// processor is the same ratio by calls a second of processor time, where
+	// that makes sense: others who use the machine change it less. It decides
+	// nothing.
 	processor func(round) float64
 }
 
-// beside is a target for calls a second of one row beside those of another.
+// compared is a target that is made of rows' calls a second.
+func compared(id, text string, bound float64, ratio func(rate func(row string) float64) float64) target {
+	return target{
+		id: id, text: text, bound: bound,
+		of: func(r round) float64 { return ratio(r.rate) },
+		processor: func(r round) float64 {
+			return ratio(func(row string) float64 { return r.field(row, func(f figures) float64 { return 1 / f.CPU }) })
+		},
+	}
+}
+
+// beside compares one row with another.
 func beside(id, text, row, base string, bound float64) target {
-	used := func(f figures) float64 { return f.CPU }
-	return target{id: id, text: text, of: rates(row, base), bound: bound, processor: func(r round) float64 { return r.field(base, used) / r.field(row, used) }}
+	return compared(id, text, bound, func(rate func(string) float64) float64 { return rate(row) / rate(base) })
+}
+
+func (t target) most() target {
+	t.atMost = true
+	return t
 }
 
 func (t target) atLeast(least float64) target {
@@ -69,11 +85,7 @@ func (r round) value(name string) float64 {
 	return math.NaN()
 }
 
-// rates is the quotient of two rows' calls a second.
-func rates(a, b string) func(round) float64 {
-	return func(r round) float64 { return r.rate(a) / r.rate(b) }
-}
-
+// medians is the quotient of two rows' p50.
 func medians(a, b string) func(round) float64 {
 	p50 := func(f figures) float64 { return f.P50 }
 	return func(r round) float64 { return r.field(a, p50) / r.field(b, p50) }
@@ -92,21 +104,21 @@ func extraRatio(a, b string) func(round) float64 {
 }
 
 // slowedBy is how much of the rate remains of what another cipher would leave:
-// the processors' time of a call without one cipher and with the other.
-func slowedBy(row, with, than, without string) func(round) float64 {
-	return func(r round) float64 {
-		left := 1 / (1/r.rate(than) - 1/r.rate(without) + 1/r.rate(with))
-		return r.rate(row) / left
+// the time of a call without one cipher and with the other.
+func slowedBy(row, with, than, without string) func(func(string) float64) float64 {
+	return func(rate func(string) float64) float64 {
+		left := 1 / (1/rate(than) - 1/rate(without) + 1/rate(with))
+		return rate(row) / left
 	}
 }
 
 // steepest is the most that a call's time grows from one size to the next, as
 // part of how much the size grows.
-func steepest(sizes []int, row func(octets int) string) func(round) float64 {
-	return func(r round) float64 {
+func steepest(sizes []int, row func(octets int) string) func(func(string) float64) float64 {
+	return func(rate func(string) float64) float64 {
 		worst := 0.0
 		for i := 1; i < len(sizes); i++ {
-			grows := r.rate(row(sizes[i-1])) / r.rate(row(sizes[i]))
+			grows := rate(row(sizes[i-1])) / rate(row(sizes[i]))
 			worst = max(worst, grows/(float64(sizes[i])/float64(sizes[i-1])))
 		}
 		return worst
@@ -195,22 +207,22 @@ func plan() []*group {
 				"aes-gcm 1MiB x64", "limit raw 1MiB x64", "grpc-tls raw 1MiB x64"},
 			targets: []target{
 				beside("6c", "1 MiB sealed over WebSocket, raw octets: calls/s beside AES-GCM from memory to memory", "owtp/ws/sealed raw 1MiB x64", "aes-gcm 1MiB x64", .6),
-				{id: "6d", text: "sealed WebSocket, raw octets, 256 B to 1 MiB: a call's time grows no more than its size", of: steepest(allSizes, func(n int) string { return "owtp/ws/sealed raw " + sizeName(n) + " x64" }), bound: 1, atMost: true},
+				compared("6d", "sealed WebSocket, raw octets, 256 B to 1 MiB: a call's time grows no more than its size", 1, steepest(allSizes, func(n int) string { return "owtp/ws/sealed raw " + sizeName(n) + " x64" })).most(),
 			},
 		},
 		{
 			name: "SM4",
 			rows: []string{"owtp/ws/sealed raw 4KiB x64", "owtp/ws/sealed-sm4 raw 4KiB x64", "owtp/ws/sealed json 256B x64", "owtp/ws/sealed-sm4 json 256B x64", "aes-gcm 256B x64", "sm4-gcm 256B x64", "aes-gcm 4KiB x64", "sm4-gcm 4KiB x64"},
 			targets: []target{
-				{id: "6e", text: "sealed with SM4 over WebSocket, 256 B: calls/s beside what SM4-GCM in the place of AES-GCM leaves", of: slowedBy("owtp/ws/sealed-sm4 json 256B x64", "sm4-gcm 256B x64", "owtp/ws/sealed json 256B x64", "aes-gcm 256B x64"), bound: .8},
-				{id: "6f", text: "the same, 4 KiB", of: slowedBy("owtp/ws/sealed-sm4 raw 4KiB x64", "sm4-gcm 4KiB x64", "owtp/ws/sealed raw 4KiB x64", "aes-gcm 4KiB x64"), bound: .8},
+				compared("6e", "sealed with SM4 over WebSocket, 256 B: calls/s beside what SM4-GCM in the place of AES-GCM leaves", .8, slowedBy("owtp/ws/sealed-sm4 json 256B x64", "sm4-gcm 256B x64", "owtp/ws/sealed json 256B x64", "aes-gcm 256B x64")),
+				compared("6f", "the same, 4 KiB", .8, slowedBy("owtp/ws/sealed-sm4 raw 4KiB x64", "sm4-gcm 4KiB x64", "owtp/ws/sealed raw 4KiB x64", "aes-gcm 4KiB x64")),
 			},
 		},
 		{
 			name: "handshakes",
 			rows: []string{"handshake 0B x64", "handshake-parts 0B x64", "owtp/connect 0B x64"},
 			targets: []target{
-				{id: "9", text: "a hybrid handshake, both sides: time beside the sum of its primitives", of: rates("handshake-parts 0B x64", "handshake 0B x64"), bound: 1.5, atMost: true},
+				beside("9", "a hybrid handshake, both sides: time beside the sum of its primitives", "handshake-parts 0B x64", "handshake 0B x64", 1.5).most(),
 			},
 		},
 		idleGroup,
@@ -276,7 +288,7 @@ func selected(groups []*group, filter *regexp.Regexp) ([]*group, error) {
 func uses(t target, all []string, name string) bool {
 	r := round{rows: make(map[string]figures)}
 	for _, other := range all {
-		r.rows[other] = figures{Rate: 1, P50: 1, Allocs: 1}
+		r.rows[other] = figures{Rate: 1, P50: 1, CPU: 1, Allocs: 1}
 	}
 	delete(r.rows, name)
 	return math.IsNaN(t.of(r))
