@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
@@ -134,12 +135,25 @@ func (r *limitReader) next() (number uint64, plain []byte, err error) {
 
 // serveLimit echoes in the goroutine that reads, and writes when nothing more is
 // there to be read.
-func serveLimit(conn net.Conn, f *format, requests, answers cipher.AEAD) error {
+func serveLimit(conn net.Conn, f *format, requests, answers cipher.AEAD, apart bool) error {
 	r, w := limitReader{conn: conn, aead: requests}, limitWriter{conn: conn, aead: answers}
+	var handlers sync.WaitGroup
+	defer handlers.Wait()
 	for {
 		number, plain, err := r.next()
 		if err != nil {
 			return err
+		}
+		if apart {
+			request := bytes.Clone(plain)
+			handlers.Go(func() {
+				if v, err := f.decode(request); err == nil {
+					if out, err := f.encode(v); err == nil {
+						_ = w.send(number, out) // it fails when the connection ends
+					}
+				}
+			})
+			continue
 		}
 		v, err := f.decode(plain)
 		if err != nil {
@@ -209,7 +223,13 @@ func (c *limitClient) read(r *limitReader) {
 	}
 }
 
-func openLimit(_ context.Context, _ *env, j job) (*line, error) {
+// openLimit opens the limit; with apart, each request has a goroutine of its own,
+// as it must where handlers may wait.
+func openLimit(apart bool) func(context.Context, *env, job) (*line, error) {
+	return func(_ context.Context, _ *env, j job) (*line, error) { return limitLine(j, apart) }
+}
+
+func limitLine(j job, apart bool) (*line, error) {
 	conn, accepted, err := tcpPair()
 	if err != nil {
 		return nil, err
@@ -226,7 +246,7 @@ func openLimit(_ context.Context, _ *env, j job) (*line, error) {
 		c.answers[i].opened = make(chan error, 2)
 	}
 	var both sync.WaitGroup
-	both.Go(func() { _ = serveLimit(accepted, j.format, keys[0], keys[1]) }) // it ends with the connection
+	both.Go(func() { _ = serveLimit(accepted, j.format, keys[0], keys[1], apart) }) // it ends with the connection
 	both.Go(func() { c.read(&limitReader{conn: conn, aead: keys[1]}) })
 	return &line{c.call, func() {
 		conn.Close()

@@ -137,7 +137,7 @@ func plan() []*group {
 		{
 			name: "sealed WebSocket",
 			rows: []string{
-				"limit raw 256B x64", "limit pb 256B x64", "grpc-tls raw 256B x64", "grpc-tls pb 256B x64",
+				"limit raw 256B x64", "limit pb 256B x64", "limit-apart raw 256B x64", "limit-apart pb 256B x64", "grpc-tls raw 256B x64", "grpc-tls pb 256B x64",
 				"owtp/ws/sealed raw 256B x64", "owtp/ws/sealed pb 256B x64", "owtp/ws/sealed json 256B x64",
 			},
 			targets: []target{
