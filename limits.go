@@ -2,6 +2,7 @@ package owtp
 
 import (
 	"fmt"
+	"math"
 	"reflect"
 	"time"
 
@@ -106,13 +107,16 @@ type Limits struct {
 	MaxReconnectDelay time.Duration
 }
 
+// maxKeyBytes is less where an int cannot count as far.
+const maxKeyBytes = min(secure.MaxOctets, math.MaxInt)
+
 func defaultLimits(processors int) Limits {
 	return Limits{
 		MaxMessage: 4 << 20, MaxReceiving: 256 << 20, MaxRequests: 4096, MaxRequestsPerPeer: 256, MaxCalls: 65536,
 		MaxConns: 16384, MaxConnsPerPeer: 8, MaxHandshakes: max(processors/2, 1), MaxHandshakeQueue: 64, MaxHandshakeRate: 100,
 		MaxDeliveries: 256, MaxQueueLength: 100_000, MaxSessions: 16, MaxHeader: 16 << 10, MaxQueued: 8 << 20,
 		HandshakeTimeout: 10 * time.Second, BodyTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second,
-		MaxKeyRecords: secure.MaxRecords, MaxKeyBytes: secure.MaxOctets, MaxKeyAge: time.Hour,
+		MaxKeyRecords: secure.MaxRecords, MaxKeyBytes: maxKeyBytes, MaxKeyAge: time.Hour,
 		Heartbeat: 15 * time.Second, SessionLifetime: time.Hour, MaxReconnectDelay: 30 * time.Second,
 		StoreTimeout: session.DefaultStoreTimeout,
 	}
@@ -139,8 +143,8 @@ func (l Limits) withDefaults(processors int) (Limits, error) {
 		return l, fmt.Errorf("owtp: Limits.MaxMessage is %d; at most 1 GiB", l.MaxMessage)
 	case l.MaxReceiving < 4*l.MaxMessage:
 		return l, fmt.Errorf("owtp: Limits.MaxReceiving is %d; it must be at least four times MaxMessage, which is %d", l.MaxReceiving, l.MaxMessage)
-	case l.MaxKeyRecords > secure.MaxRecords || l.MaxKeyBytes > secure.MaxOctets || l.MaxKeyAge > 24*time.Hour:
-		return l, fmt.Errorf("owtp: Limits: MaxKeyRecords %d, MaxKeyBytes %d and MaxKeyAge %v may be at most %d, %d and 24h", l.MaxKeyRecords, l.MaxKeyBytes, l.MaxKeyAge, secure.MaxRecords, secure.MaxOctets)
+	case l.MaxKeyRecords > secure.MaxRecords || l.MaxKeyBytes > maxKeyBytes || l.MaxKeyAge > 24*time.Hour:
+		return l, fmt.Errorf("owtp: Limits: MaxKeyRecords %d, MaxKeyBytes %d and MaxKeyAge %v may be at most %d, %d and 24h", l.MaxKeyRecords, l.MaxKeyBytes, l.MaxKeyAge, secure.MaxRecords, maxKeyBytes)
 	case l.MaxKeyRecords < 16:
 		return l, fmt.Errorf("owtp: Limits.MaxKeyRecords is %d; a connection needs 16", l.MaxKeyRecords)
 	case l.StoreTimeout < time.Millisecond || l.StoreTimeout > time.Minute:

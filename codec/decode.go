@@ -268,6 +268,9 @@ func anyOf(n *node) (any, error) {
 	case tagInteger:
 		return n.integer(), nil
 	case tagUnsigned:
+		if i, ok := n.int64(); ok { // others may write small ones so
+			return i, nil
+		}
 		return n.num, nil
 	case tagNumber:
 		return n.float(), nil

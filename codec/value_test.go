@@ -55,7 +55,7 @@ func TestNumbersAtTheEdges(t *testing.T) {
 		{uint64(math.MaxInt64), int64(math.MaxInt64), "9223372036854775807"},
 		{uint64(1 << 63), uint64(1 << 63), "9223372036854775808"},
 		{uint64(math.MaxUint64), uint64(math.MaxUint64), "18446744073709551615"},
-		{1<<53 + 1, int64(1<<53 + 1), "9007199254740993"},
+		{int64(1<<53 + 1), int64(1<<53 + 1), "9007199254740993"},
 		{math.MaxFloat64, math.MaxFloat64, "1.7976931348623157e+308"},
 		{math.SmallestNonzeroFloat64, math.SmallestNonzeroFloat64, "5e-324"},
 		{0.1, 0.1, "0.1"},

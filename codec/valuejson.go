@@ -82,8 +82,12 @@ func appendJSONMap(out, b []byte) ([]byte, error) {
 }
 
 // appendNumber writes the shortest text that reads back as f, as encoding/json
-// does.
+// does. But what is an integer of 64 bits has all its digits: the shortest text
+// of 2^60 is another integer, and who reads it by path would see that one.
 func appendNumber(out []byte, f float64) []byte {
+	if f == math.Trunc(f) && f >= -1<<63 && f < 1<<64 {
+		return strconv.AppendFloat(out, f, 'f', 0, 64)
+	}
 	if abs := math.Abs(f); abs != 0 && (abs < 1e-6 || abs >= 1e21) {
 		return strconv.AppendFloat(out, f, 'e', -1, 64)
 	}
@@ -220,21 +224,21 @@ func sameNumber(a, b string) bool {
 
 // decimal returns the digits of a number without zeros at either end, and the
 // exponent of ten that they are multiplied by.
-func decimal(text string) (digits string, exp int, ok bool) {
+func decimal(text string) (digits string, exp int64, ok bool) {
 	text = strings.TrimPrefix(text, "-")
 	mantissa, exponent, _ := strings.Cut(strings.ToLower(text), "e")
 	if exponent != "" {
 		var err error
-		if exp, err = strconv.Atoi(exponent); err != nil || exp > 1<<40 || exp < -1<<40 {
+		if exp, err = strconv.ParseInt(exponent, 10, 64); err != nil || exp > 1<<40 || exp < -1<<40 {
 			exp, ok = 0, strings.Trim(mantissa, "0.") == "" // nothing, however often
 			return "", 0, ok
 		}
 	}
 	whole, fraction, _ := strings.Cut(mantissa, ".")
 	digits = strings.TrimLeft(whole+fraction, "0")
-	exp -= len(fraction)
+	exp -= int64(len(fraction))
 	short := strings.TrimRight(digits, "0")
-	return short, exp + len(digits) - len(short), true
+	return short, exp + int64(len(digits)-len(short)), true
 }
 
 // anyOfJSON decodes JSON that has been checked into maps, slices, strings, bool,
