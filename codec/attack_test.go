@@ -1,13 +1,25 @@
 package codec_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"math"
 	"testing"
 
 	"github.com/tidwall/gjson"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/owtp-go/owtp/codec"
+	"github.com/owtp-go/owtp/internal/testpb"
+	"github.com/owtp-go/owtp/internal/wire"
 )
 
 // Who reads a number by path and who decodes it see the same one, whichever kind
@@ -51,5 +63,97 @@ func TestSmallUnsignedNumbers(t *testing.T) {
 	}
 	if got := decodeAny(t, asProto, number(4, 1<<63)); got != uint64(1<<63) {
 		t.Errorf("2^63 became %T %v", got, got)
+	}
+}
+
+// In JSON a message's names have one spelling, and its enumerations the values
+// that they have: who allows a call by path must see what the handler will.
+func TestMessagesHaveOneSpelling(t *testing.T) {
+	for _, c := range []struct {
+		text, field string
+		into        proto.Message
+	}{
+		{`{"aInt64":5,"inside":{"byNumber":{"7":{"aState":"STATE_PAID"}}},"unknown":{"a_int64":1}}`, "", new(testpb.Everything)},
+		{`{"aState":2,"inside":null,"numbers":["5"]}`, "", new(testpb.Everything)},
+		{`{"a_int64":5}`, "a_int64", new(testpb.Everything)},
+		{`{"AINT64":5}`, "AINT64", new(testpb.Everything)},
+		{`{"inside":{"byNumber":{"7":{"\u0061_int64":5}}}}`, "inside.byNumber.7.a_int64", new(testpb.Everything)},
+		{`{"by_number":{}}`, "by_number", new(testpb.Everything)},
+		{`{"state":"STATE_REFUNDED"}`, "state", new(testpb.Order)},
+		{`{"aState":"state_paid"}`, "aState", new(testpb.Everything)},
+		{`{"inside":{"aState":"STATE_\u0050AID"}}`, "", new(testpb.Everything)},
+		{`{"kind":"KIND_NEW","label":"LABEL_REPEATED","x":{"y":1}}`, "", new(structpb.Struct)},
+		{`{"aInt64":"1","@type":"x/owtp.test.Everything"}`, "", new(anypb.Any)},
+		{`{"a_int64":"1","@type":"x/owtp.test.Everything"}`, "a_int64", new(anypb.Any)},
+		{`{"@type":"x/google.protobuf.Any","value":{"@type":"x/owtp.test.Everything","aState":"PAID"}}`, "value.aState", new(anypb.Any)},
+	} {
+		for _, f := range []codec.Format{asJSON, asProto, hexFormat{"hex"}} {
+			data := must[[]byte](t)(codec.Encode(f, json.RawMessage(c.text)))
+			err := codec.Decode(f, data, c.into)
+			var e *codec.Error
+			if c.field == "" && err != nil || c.field != "" && (!errors.As(err, &e) || e.Field != c.field) {
+				t.Errorf("%s: %s gives %v, want field %q", f.Name(), c.text, err, c.field)
+			}
+		}
+	}
+}
+
+// Messages that hold messages as octets are opened as deep as all data may nest,
+// and no deeper: each step copies what is inside.
+func TestAnyWithinAny(t *testing.T) {
+	t.Parallel()
+	nest := func(n int) *anypb.Any {
+		m := must[*anypb.Any](t)(anypb.New(&testpb.Item{Id: 1}))
+		for range n {
+			m = must[*anypb.Any](t)(anypb.New(m))
+		}
+		return m
+	}
+	for n, ok := range map[int]bool{0: true, 20: true, 60: true, 64: false, 3000: false} {
+		data := must[[]byte](t)(asProto.Marshal(nest(n)))
+		text, err := codec.ToJSON(asProto, data)
+		if (err == nil) != ok {
+			t.Errorf("%d deep: %d octets of JSON, %v", n, len(text), err)
+		}
+		var v map[string]any
+		if err := codec.Decode(asProto, data, &v); (err == nil) != ok {
+			t.Errorf("%d deep into a map: %v", n, err)
+		}
+		if _, err := asJSON.Marshal(nest(n)); (err == nil) != ok {
+			t.Errorf("%d deep as JSON: %v", n, err)
+		}
+	}
+}
+
+// Fields inside of groups count like all others.
+func TestGroupsAreBounded(t *testing.T) {
+	t.Parallel()
+	optional, repeated := descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum()
+	file := must[protoreflect.FileDescriptor](t)(protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+		Name: proto.String("group.proto"), Package: proto.String("owtp.test.group"), Syntax: proto.String("proto2"),
+		MessageType: []*descriptorpb.DescriptorProto{{
+			Name: proto.String("M"),
+			Field: []*descriptorpb.FieldDescriptorProto{
+				{Name: proto.String("g"), Number: proto.Int32(1), Label: optional, Type: descriptorpb.FieldDescriptorProto_TYPE_GROUP.Enum(), TypeName: proto.String(".owtp.test.group.M.G")},
+			},
+			NestedType: []*descriptorpb.DescriptorProto{{
+				Name: proto.String("G"),
+				Field: []*descriptorpb.FieldDescriptorProto{
+					{Name: proto.String("m"), Number: proto.Int32(2), Label: repeated, Type: descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(), TypeName: proto.String(".owtp.test.group.M")},
+				},
+			}},
+		}},
+	}, nil))
+	group := func(n int) []byte {
+		value := protowire.AppendTag(nil, 1, protowire.StartGroupType)
+		value = append(value, bytes.Repeat(field(2, nil), n)...)
+		value = protowire.AppendTag(value, 1, protowire.EndGroupType)
+		return field(10, join(field(1, []byte("owtp.test.group.M")), field(2, value)))
+	}
+	for n, ok := range map[int]bool{1000: true, wire.MaxValues + 1: false} {
+		m := dynamicpb.NewMessage(file.Messages().Get(0))
+		if err := asProto.Unmarshal(group(n), m); (err == nil) != ok {
+			t.Errorf("%d fields in a group: %v", n, err)
+		}
 	}
 }

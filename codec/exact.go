@@ -8,6 +8,9 @@ import (
 	"strings"
 	"sync"
 	"unicode"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
 // Names in data are those of fields exactly, or others. encoding/json would take
@@ -16,12 +19,14 @@ import (
 
 // names are what a type knows of the names in its values; nil is nothing.
 type names struct {
-	fields map[string]*names // of a struct
-	folded map[string]string // the same, by what foldName makes of them
-	elem   *names            // of a list, or of a map whose names are its own
+	fields map[string]*names                 // of a struct or a message
+	folded map[string]string                 // the same, by what foldName makes of them
+	elem   *names                            // of a list, or of a map whose names are its own
+	enum   protoreflect.EnumValueDescriptors // of an enumeration
+	any    bool                              // of a message that says itself of which type it is
 }
 
-var namesOfTypes sync.Map // of reflect.Type to *names
+var namesOfTypes sync.Map // of reflect.Type or protoreflect.MessageDescriptor to *names
 
 func namesOf(t reflect.Type) *names {
 	if n, ok := namesOfTypes.Load(t); ok {
@@ -53,8 +58,11 @@ func findNames(t reflect.Type, seen map[reflect.Type]*names) *names {
 		}
 	case reflect.Struct:
 		n.fields, n.folded = make(map[string]*names), make(map[string]string)
+		depth := make(map[string]int)
 		for _, f := range reflect.VisibleFields(t) {
-			if name, ok := jsonName(f); ok {
+			name, ok := jsonName(f)
+			if at, taken := depth[name]; ok && (!taken || len(f.Index) < at) { // the outermost is meant
+				depth[name] = len(f.Index)
 				n.fields[name], n.folded[foldName([]byte(name))] = findNames(f.Type, seen), name
 			}
 		}
@@ -69,13 +77,69 @@ func findNames(t reflect.Type, seen map[reflect.Type]*names) *names {
 func jsonName(f reflect.StructField) (string, bool) {
 	tag := f.Tag.Get("json")
 	name, _, _ := strings.Cut(tag, ",")
-	if tag == "-" || !f.IsExported() || f.Anonymous && name == "" {
+	if tag == "-" || !f.IsExported() || f.Anonymous && name == "" && isStruct(f.Type) {
 		return "", false
 	}
 	if name == "" {
 		name = f.Name
 	}
 	return name, true
+}
+
+func isStruct(t reflect.Type) bool {
+	return t.Kind() == reflect.Struct || t.Kind() == reflect.Pointer && t.Elem().Kind() == reflect.Struct
+}
+
+func namesOfMessage(d protoreflect.MessageDescriptor) *names {
+	if n, ok := namesOfTypes.Load(d); ok {
+		return n.(*names)
+	}
+	n := findMessageNames(d, make(map[protoreflect.FullName]*names))
+	namesOfTypes.Store(d, n)
+	return n
+}
+
+// findMessageNames looks through a message as findNames does through a type. Of
+// the two names that Protobuf's JSON mapping reads, only the one that it writes is
+// the field's: a name must not be of two spellings here either.
+func findMessageNames(d protoreflect.MessageDescriptor, seen map[protoreflect.FullName]*names) *names {
+	if n, ok := seen[d.FullName()]; ok {
+		return n
+	}
+	switch {
+	case d.FullName() == "google.protobuf.Any":
+		return &names{any: true}
+	case d.FullName().Parent() == "google.protobuf": // these have forms of their own in JSON
+		return nil
+	}
+	n := &names{fields: make(map[string]*names), folded: make(map[string]string)}
+	seen[d.FullName()] = n
+	for i := range d.Fields().Len() {
+		f := d.Fields().Get(i)
+		n.fields[f.JSONName()] = findFieldNames(f, seen)
+		for _, name := range []string{f.TextName(), f.JSONName()} {
+			n.folded[foldName([]byte(name))] = f.JSONName()
+		}
+	}
+	return n
+}
+
+func findFieldNames(f protoreflect.FieldDescriptor, seen map[protoreflect.FullName]*names) *names {
+	value := f
+	if f.IsMap() {
+		value = f.MapValue()
+	}
+	var n *names
+	switch {
+	case value.Message() != nil:
+		n = findMessageNames(value.Message(), seen)
+	case value.Enum() != nil:
+		n = &names{enum: value.Enum().Values()}
+	}
+	if n != nil && (f.IsMap() || f.IsList()) {
+		n = &names{elem: n}
+	}
+	return n
 }
 
 // foldName returns what names that differ in letter case only have in common.
@@ -120,6 +184,18 @@ func exactNames(text []byte, t reflect.Type) error {
 	return r.value(n)
 }
 
+// exactMessageNames does so for a message, and refuses names that its enumerations
+// do not have: the library drops them where it drops unknown fields, and what was
+// "REFUNDED" would be the value 0.
+func exactMessageNames(text []byte, d protoreflect.MessageDescriptor) error {
+	n := namesOfMessage(d)
+	if n == nil {
+		return nil
+	}
+	r := nameReader{text: text}
+	return r.value(n)
+}
+
 // A nameReader walks over JSON that is well formed.
 type nameReader struct {
 	text []byte
@@ -140,10 +216,21 @@ func (r *nameReader) next() byte {
 
 func (r *nameReader) value(n *names) error {
 	switch c := r.next(); {
+	case n != nil && n.any && c == '{':
+		at := r.at
+		n = r.insideAny()
+		r.at = at
+		return r.value(n)
 	case n != nil && c == '{':
 		return r.members(n)
 	case n != nil && c == '[' && n.elem != nil:
 		return r.elements(n.elem)
+	case n != nil && c == '"' && n.enum != nil:
+		name, err := r.name()
+		if err == nil && n.enum.ByName(protoreflect.Name(name)) == nil {
+			err = errorf("%.80q is no value of the enumeration", name)
+		}
+		return err
 	}
 	r.skip()
 	return nil
@@ -166,15 +253,9 @@ func (r *nameReader) elements(n *names) error {
 func (r *nameReader) members(n *names) error {
 	r.at++
 	for r.next() != '}' {
-		from := r.at
-		r.skipString()
-		name := r.text[from+1 : r.at-1]
-		if bytes.IndexByte(name, '\\') >= 0 {
-			var s string
-			if err := json.Unmarshal(r.text[from:r.at], &s); err != nil {
-				return err
-			}
-			name = []byte(s)
+		name, err := r.name()
+		if err != nil {
+			return err
 		}
 		inner, err := n.inside(name)
 		if err != nil {
@@ -191,6 +272,46 @@ func (r *nameReader) members(n *names) error {
 	}
 	r.at++
 	return nil
+}
+
+// insideAny finds out what the message is that an Any holds.
+func (r *nameReader) insideAny() *names {
+	for r.at++; r.next() != '}'; {
+		name, err := r.name()
+		if err != nil {
+			return nil
+		}
+		r.next()
+		r.at++ // the colon
+		if c := r.next(); string(name) != "@type" || c != '"' {
+			r.skip()
+		} else if url, err := r.name(); err != nil {
+			return nil
+		} else if t, err := protoregistry.GlobalTypes.FindMessageByURL(string(url)); err != nil {
+			return nil
+		} else if d := t.Descriptor(); d.FullName().Parent() != "google.protobuf" {
+			return namesOfMessage(d)
+		} else {
+			return &names{fields: map[string]*names{"value": namesOfMessage(d)}}
+		}
+		if r.next() == ',' {
+			r.at++
+		}
+	}
+	return nil
+}
+
+// name reads a string.
+func (r *nameReader) name() ([]byte, error) {
+	from := r.at
+	r.skipString()
+	name := r.text[from+1 : r.at-1]
+	if bytes.IndexByte(name, '\\') < 0 {
+		return name, nil
+	}
+	var s string
+	err := json.Unmarshal(r.text[from:r.at], &s)
+	return []byte(s), err
 }
 
 // skip passes over a value, whatever it is.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"reflect"
 	"strings"
+	"sync"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -57,6 +58,9 @@ func messageJSON(m proto.Message) ([]byte, error) {
 	if isNilMessage(m) {
 		return []byte("null"), nil
 	}
+	if err := boundAny(m.ProtoReflect(), maxDepth+1); err != nil {
+		return nil, err
+	}
 	text, err := protojson.Marshal(m)
 	if err != nil {
 		return nil, plainError(err)
@@ -67,14 +71,90 @@ func messageJSON(m proto.Message) ([]byte, error) {
 	return b.Bytes(), err
 }
 
+// boundAny bounds how deep messages nest, with those that an Any holds as octets:
+// the library opens each of them for JSON, and copies all that is inside at every
+// step.
+func boundAny(m protoreflect.Message, depth int) (err error) {
+	if !holdsAny(m.Descriptor()) {
+		return nil
+	}
+	if depth == 0 {
+		return errorf("nested deeper than %d", maxDepth)
+	}
+	if d := m.Descriptor(); d.FullName() == anyName {
+		t, err := protoregistry.GlobalTypes.FindMessageByURL(m.Get(d.Fields().ByNumber(1)).String())
+		if err != nil || !holdsAny(t.Descriptor()) {
+			return nil // the library says what is wrong
+		}
+		inner := t.New()
+		opts := proto.UnmarshalOptions{AllowPartial: true, RecursionLimit: depth}
+		if err := opts.Unmarshal(m.Get(d.Fields().ByNumber(2)).Bytes(), inner.Interface()); err != nil {
+			return plainError(err)
+		}
+		return boundAny(inner, depth-1)
+	}
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case f.IsMap() && f.MapValue().Message() != nil:
+			v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
+				err = boundAny(v.Message(), depth-1)
+				return err == nil
+			})
+		case f.IsMap() || f.Message() == nil:
+		case f.IsList():
+			for i := 0; i < v.List().Len() && err == nil; i++ {
+				err = boundAny(v.List().Get(i).Message(), depth-1)
+			}
+		default:
+			err = boundAny(v.Message(), depth-1)
+		}
+		return err == nil
+	})
+	return err
+}
+
+const anyName = "google.protobuf.Any"
+
+var anyHolders sync.Map // of protoreflect.MessageDescriptor to bool
+
+// holdsAny reports whether an Any may be anywhere inside of a message.
+func holdsAny(d protoreflect.MessageDescriptor) bool {
+	holds, ok := anyHolders.Load(d)
+	if !ok {
+		holds = findAny(d, make(map[protoreflect.FullName]bool))
+		anyHolders.Store(d, holds)
+	}
+	return holds.(bool)
+}
+
+func findAny(d protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool) bool {
+	if d.FullName() == anyName {
+		return true
+	}
+	if seen[d.FullName()] {
+		return false
+	}
+	seen[d.FullName()] = true
+	for i := range d.Fields().Len() {
+		if inner := d.Fields().Get(i).Message(); inner != nil && findAny(inner, seen) {
+			return true
+		}
+	}
+	return d.ExtensionRanges().Len() > 0 // nobody knows
+}
+
 // messageFromJSON reads Protobuf's JSON mapping. Names that the message does not
-// have are passed over, as in structs; null is an empty message.
+// have are passed over, as in structs, but for other spellings of those that it
+// has; null is an empty message.
 func messageFromJSON(text []byte, m proto.Message) error {
 	if string(text) == "null" {
 		proto.Reset(m)
 		return nil
 	}
-	return plainError(protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth + 1}.Unmarshal(text, m))
+	if err := (protojson.UnmarshalOptions{DiscardUnknown: true, RecursionLimit: maxDepth + 1}).Unmarshal(text, m); err != nil {
+		return plainError(err)
+	}
+	return exactMessageNames(text, m.ProtoReflect().Descriptor()) // which is well formed by now
 }
 
 // plainError drops what the library puts before its texts: it begins with a
@@ -196,8 +276,11 @@ func countFields(d protoreflect.MessageDescriptor, b []byte, depth int, left *in
 		if n = protowire.ConsumeFieldValue(number, typ, b); n < 0 {
 			return errorf("field %d is cut off", number)
 		}
-		if f := d.Fields().ByNumber(number); typ == protowire.BytesType && f != nil && f.Message() != nil {
+		if f := d.Fields().ByNumber(number); f != nil && f.Message() != nil && (typ == protowire.BytesType || typ == protowire.StartGroupType) {
 			inner, _ := protowire.ConsumeBytes(b)
+			if typ == protowire.StartGroupType {
+				inner, _ = protowire.ConsumeGroup(number, b)
+			}
 			if err := countFields(f.Message(), inner, depth-1, left); err != nil {
 				return within(string(f.Name()), err)
 			}
