@@ -197,7 +197,7 @@ func (n *OWTPNode) send(ctx context.Context, cancel context.CancelFunc, pid stri
 	}
 	var resp *Response
 	if err == nil {
-		resp, err = newResponse(out)
+		resp, err = n.newResponse(out)
 	}
 	if err != nil {
 		return nil, n.callError(ctx, err, out.sent, pid, p)
@@ -247,12 +247,12 @@ func (n *OWTPNode) callError(ctx context.Context, err error, sent bool, pid stri
 	return &e
 }
 
-func newResponse(out outcome) (*Response, error) {
+func (n *OWTPNode) newResponse(out outcome) (*Response, error) {
 	resp := out.resp
 	if resp == nil {
 		return &Response{}, nil
 	}
-	result, err := resultOf(out.req, resp)
+	result, err := n.resultOf(out.req, resp)
 	if err != nil {
 		return nil, err
 	}

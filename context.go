@@ -75,9 +75,13 @@ func (c *Context) Params() gjson.Result {
 
 // Decode decodes the parameters into what v points to: a struct by its JSON tags
 // or a Protobuf message, whichever format carried them. The error is an [*Error]
-// of status 400 that names the field.
+// of status 400 that names the field, or of 500 if code of the program's panicked,
+// which is logged.
 func (c *Context) Decode(v any) error {
 	if err := codec.Decode(c.format, c.req.Data, v); err != nil {
+		if c.node.logPanic(err, c.Method) {
+			return &Error{Status: ErrInternalServerError, Msg: "the parameters could not be decoded"}
+		}
 		return &Error{Status: ErrBadRequest, Msg: "the parameters do not fit: " + err.Error()}
 	}
 	return nil

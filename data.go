@@ -1,7 +1,9 @@
 package owtp
 
 import (
+	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/tidwall/gjson"
@@ -25,15 +27,28 @@ func encodeData(f codec.Format, v any) ([]byte, error) {
 	return data, nil
 }
 
+// logPanic reports whether an error is a panic of the program's own code, and logs
+// it if so: a peer is told nothing of it.
+func (n *OWTPNode) logPanic(err error, method string) bool {
+	var p *codec.PanicError
+	if !errors.As(err, &p) {
+		return false
+	}
+	n.log.Error("the program's code for data panicked", "method", method, "panic", p.Value, "stack", string(p.Stack))
+	return true
+}
+
 // formatOf finds the format of a packet's data and refuses data that is not well
 // formed. That of JSON was looked at when the packet was read.
-func formatOf(p *wire.Packet) (codec.Format, *refusal) {
+func (n *OWTPNode) formatOf(p *wire.Packet) (codec.Format, *refusal) {
 	f, err := codec.Lookup(p.Format)
 	if err != nil {
 		return nil, refuse(ErrUnsupportedType, 0, err.Error())
 	}
 	if p.Format != "" && len(p.Data) > 0 {
-		if err := codec.Check(f, p.Data); err != nil {
+		if err := codec.Check(f, p.Data); n.logPanic(err, p.Method) {
+			return nil, refuse(ErrInternalServerError, 0, "the data could not be checked")
+		} else if err != nil {
 			return nil, refuse(ErrBadRequest, 0, clip(fmt.Sprintf("the data is not acceptable %s: %v", f.Name(), err), 512))
 		}
 	}
@@ -67,18 +82,18 @@ func (n *OWTPNode) formatTo(pid string) string {
 }
 
 // resultOf makes what a caller gets of an answer's data. It must be as the request
-// was, but for refusals, which know nothing of formats.
-func resultOf(req, resp *wire.Packet) (any, error) {
-	if len(resp.Data) == 0 {
+// was, but for the null of refusals, which know nothing of formats.
+func (n *OWTPNode) resultOf(req, resp *wire.Packet) (any, error) {
+	if len(resp.Data) == 0 || resp.Format == "" && string(resp.Data) == "null" {
 		return json.RawMessage("null"), nil
+	}
+	if req == nil || resp.Format != req.Format {
+		return nil, newError(ErrResponseMethodDiffer, "the answer's data has the format %.40q, which nobody asked for", cmp.Or(resp.Format, wire.FormatJSON))
 	}
 	if resp.Format == "" {
 		return json.RawMessage(resp.Data), nil
 	}
-	if req == nil || resp.Format != req.Format {
-		return nil, newError(ErrResponseMethodDiffer, "the answer's data has the format %.40q, which nobody asked for", resp.Format)
-	}
-	f, refused := formatOf(resp)
+	f, refused := n.formatOf(resp)
 	if refused != nil {
 		return nil, newError(ErrResponseMethodDiffer, "the answer cannot be read: %s", refused.msg)
 	}

@@ -51,7 +51,7 @@ func (r *refusal) response(p *wire.Packet) *wire.Packet {
 // It returns the response, which is not proved yet, whether the handler asked
 // for its connection to be closed, and whether anything ran at all. It ends ctx.
 func (n *OWTPNode) run(ctx *handlerContext, peer *Peer, p *wire.Packet, signed bool) (resp *wire.Packet, closeAfter, ran bool) {
-	f, refused := formatOf(p)
+	f, refused := n.formatOf(p)
 	if refused != nil {
 		ctx.end()
 		return refused.response(p), false, false
@@ -130,8 +130,10 @@ func failure(p *wire.Packet, status uint64, msg string) *wire.Packet {
 func (n *OWTPNode) encodeResponse(p *wire.Packet, f codec.Format, r *Response) *wire.Packet {
 	out := response(p)
 	data, err := encodeData(f, r.Result)
-	if err != nil {
+	if err != nil && !n.logPanic(err, p.Method) {
 		n.log.Error("the handler's result does not encode", "method", p.Method, "err", err)
+	}
+	if err != nil {
 		return failure(p, ErrInternalServerError, "the result does not encode")
 	}
 	out.Status, out.Msg, out.Data, out.Format = r.Status, clip(r.Msg, wire.MaxMessage), data, wireFormat(f)

@@ -3,6 +3,7 @@ package codec
 import (
 	"encoding/json"
 	"fmt"
+	"runtime/debug"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -119,10 +120,18 @@ func ToJSON(f Format, data []byte) (text []byte, err error) {
 	return json.Marshal(v)
 }
 
-// recovered makes an error of a panic: methods of the program's own types, and
-// formats of its own, must end a call and not the process.
+// A PanicError is a panic of the program's own code, a method of a type or a
+// format, which must end a call and not the process. What it says is for the
+// program's log and nobody else.
+type PanicError struct {
+	Value any
+	Stack []byte
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
+
 func recovered(err *error) {
 	if p := recover(); p != nil {
-		*err = fmt.Errorf("panic: %v", p)
+		*err = &PanicError{p, debug.Stack()}
 	}
 }
