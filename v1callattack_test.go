@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -677,5 +678,74 @@ func TestV1CallSizes(t *testing.T) {
 		if StatusOf(err) != ErrTooLarge || err.(*Error).MayHaveRun {
 			t.Errorf("%s: a request that is too large: %v", name, err)
 		}
+	}
+}
+
+// Answers that are dropped make no handler run twice: only what may run twice is
+// sent twice.
+func TestV1CallAttackDroppedAnswers(t *testing.T) {
+	t.Parallel()
+	for name, mode := range v1Modes {
+		peer := newV1Peer(t, nil)
+		drop := false
+		peer.answers(func(q *legacy.Packet) string {
+			if drop && q.Method != legacy.MethodAgree {
+				panic(http.ErrAbortHandler)
+			}
+			if q.Keys.InitiatorEphemeral == "" {
+				return v1Text(t, plainly(t, q, v1Answer200))
+			}
+			resp, _ := peer.sealing(q, bytes.NewReader(peer.key.Bytes()), v1Answer200)
+			return v1Text(t, resp)
+		})
+		n, err := peer.calledAt(peer.id(), mode)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		drop = true
+		for repeatable, want := range map[bool]int{false: 1, true: maxAttempts} {
+			if repeatable && name == "plain" {
+				want = 1 // as in version 2
+			}
+			peer.taken()
+			_, err := n.CallContext(context.Background(), peer.id(), "echo", 1, &CallOptions{Repeatable: repeatable})
+			sent := map[string]bool{}
+			for _, g := range peer.taken() {
+				if p, _ := legacy.ParsePacket([]byte(g.body), 1<<20); p.Method != legacy.MethodAgree {
+					sent[fmt.Sprint(p.Nonce)] = true
+				}
+			}
+			if e := (*Error)(nil); !errors.As(err, &e) || e.Status != ErrNetworkDisconnected || !e.MayHaveRun || len(sent) != want {
+				t.Errorf("%s, repeatable %v: %v, sent %d times", name, repeatable, err, len(sent))
+			}
+		}
+	}
+}
+
+// Who is on the way can have a request run and then provoke a genuine refusal of
+// it, by a copy that he has damaged. So no refusal of version 1 says that nothing
+// has run.
+func TestV1CallOpenFalseRefusal(t *testing.T) {
+	t.Parallel()
+	h := newV1Host(t, ConnectConfig{})
+	middle := newV1Peer(t, nil)
+	middle.answers(func(q *legacy.Packet) string {
+		answer := h.post(v1Text(t, q), "")
+		if q.Method == legacy.MethodAgree {
+			return answer
+		}
+		q.Data = []byte(`""`)
+		return h.post(v1Text(t, q), "")
+	})
+	n := newV1Caller(t, v1Now)
+	if err := n.Connect(h.node.NodeID(), v1Modes["agreed"].at(middle.addr, HTTP)); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := n.CallSync(h.node.NodeID(), "echo", 1)
+	if err != nil || resp.Status != ErrKeyAgreementFailed || !resp.proved || len(h.taken()) != 1 {
+		t.Fatalf("%+v %v", resp, err)
+	}
+	if e := resp.Err().(*Error); !e.MayHaveRun || !e.Proved {
+		t.Errorf("%+v", e)
 	}
 }

@@ -249,7 +249,7 @@ func (n *OWTPNode) identifyV1(ctx context.Context, s *spec) (string, error) {
 		}
 		defer conn.Close("identified")
 		if ask = r.v1.askOver(conn); s.broker != nil {
-			ask = r.v1.askBehind(&v1Backlog{Conn: conn})
+			ask = (&v1Line{v1Dialled: r.v1}).askBehind(&v1Backlog{Conn: conn})
 		}
 	}
 	a, _, err := r.v1.agreeWithAnybody(ctx, r.mode(), ask)

@@ -59,27 +59,35 @@ func (v *v1Line) begin(ctx context.Context, conn transport.Conn, mode wire.Mode)
 	if v.anonymous, err = n.anonymousID(); err != nil {
 		return conn, err
 	}
-	if mode.Sealed() {
-		ask := v.askOver(conn)
-		if s.broker != nil {
-			later := &v1Backlog{Conn: conn}
-			conn, ask = later, v.askBehind(later)
-		}
-		if v.agreement, err = v.agree(ctx, mode, ask); err != nil {
-			return conn, err
-		}
-	}
 	v.rules = &v1Rules{key: v.key, sign: mode.Signed(), agree: mode.Sealed(), bareText: s.InsecureV1BareText, trust: s.InsecureV1TrustAgreement}
-	if s.broker == nil {
+	ask := v.askOver(conn)
+	if s.broker != nil {
+		v.own = n.newV1Sessions(v.key, false)
+		v.rules.allowed = v.mayCall(mode)
+		later := &v1Backlog{Conn: conn}
+		conn, ask = later, v.askBehind(later)
+	}
+	if !mode.Sealed() {
 		return conn, nil
 	}
-	v.own = n.newV1Sessions(v.key, false)
-	if pin := v.remote.pinned(); !pin.IsZero() {
-		v.rules.allowed = map[identity.ID]bool{pin: true}
-	} else if mode.Signed() {
-		v.rules.allowed = map[identity.ID]bool{} // nobody knows whose signature that would be
+	if v.agreement, err = v.agree(ctx, mode, ask); err != nil {
+		return conn, err
+	}
+	if v.own != nil {
+		v.rules.allowed = v.mayCall(mode)
 	}
 	return conn, nil
+}
+
+// mayCall are those whose signatures and agreements are taken; nil means all.
+func (v *v1Line) mayCall(mode wire.Mode) map[identity.ID]bool {
+	if pin := v.remote.pinned(); !pin.IsZero() {
+		return map[identity.ID]bool{pin: true}
+	}
+	if mode.Signed() {
+		return map[identity.ID]bool{} // nobody knows whose signature that would be
+	}
+	return nil
 }
 
 // start makes the line known and begins to read.
@@ -147,13 +155,15 @@ func (d *v1Dialled) askOver(conn transport.Conn) v1Ask {
 }
 
 // maxV1Backlog is how many messages of a queue are put by until there is an
-// agreement: they may have waited there for this node.
+// agreement: they may have waited there for this node. All of them together have
+// as many octets as one message may.
 const maxV1Backlog = 1024
 
 // A v1Backlog is a connection some of whose messages have come before their time.
 type v1Backlog struct {
 	transport.Conn
-	first []transport.Message
+	first  []transport.Message
+	octets int
 }
 
 // Recv implements [transport.Conn].
@@ -167,19 +177,37 @@ func (b *v1Backlog) Recv(ctx context.Context) (transport.Message, error) {
 }
 
 // askBehind asks on a queue in which others' messages may lie before the answer.
-func (d *v1Dialled) askBehind(b *v1Backlog) v1Ask {
+// The peer may be asking for the same: it would wait for this node as long as
+// this node for it.
+func (v *v1Line) askBehind(b *v1Backlog) v1Ask {
 	return func(ctx context.Context, q *legacy.Packet) (*legacy.Packet, error) {
-		return d.askAside(ctx, b.Conn, q, func(m transport.Message, p *legacy.Packet) error {
+		return v.askAside(ctx, b.Conn, q, func(m transport.Message, p *legacy.Packet) error {
 			switch {
 			case p == nil || p.Kind != legacy.Request:
-			case len(b.first) == maxV1Backlog:
-				d.node.log.Warn("a request is dropped: too many have come before there is an agreement", "peer", d.remote.name)
+			case p.Method == legacy.MethodAgree && v.own != nil:
+				return v.answerAgreement(ctx, b.Conn, p)
+			case len(b.first) == maxV1Backlog || b.octets+len(m.Data) > v.node.cfg.Limits.MaxMessage:
+				v.node.log.Warn("a request is dropped: too many have come before there is an agreement", "peer", v.remote.name)
 			default:
 				b.first = append(b.first, m)
+				b.octets += len(m.Data)
 			}
 			return nil
 		})
 	}
+}
+
+func (v *v1Line) answerAgreement(ctx context.Context, conn transport.Conn, p *legacy.Packet) error {
+	peer := &Peer{Name: v.remote.name, id: v.anonymous, kind: transport.MQ, dialed: true, local: conn.LocalAddr(), remote: conn.RemoteAddr()}
+	answer, _ := v.node.serveV1(ctx, &v1Inbound{rules: v.rules, line: v, peer: peer, sessions: v.own}, p)
+	if answer == nil {
+		return nil
+	}
+	b, err := answer.Append(nil)
+	if err != nil {
+		return err
+	}
+	return conn.Send(ctx, transport.Message{Form: transport.JSON, Data: b})
 }
 
 // askAside sends a packet and takes messages until one is the response to it; of
@@ -232,11 +260,11 @@ func (v *v1Line) serve(ctx context.Context, l *link, p *legacy.Packet) (answer *
 // dialled. Under an agreement only who has its key can ask for something, and
 // what comes in the clear, or under another key, is refused and changes nothing.
 func (q *v1Request) checkBack(ctx context.Context) *refusal {
+	if q.in.line.own != nil { // this node's own requests, put back, have its own key
+		return q.checkAnybody(ctx)
+	}
 	if q.n.v1nonces.drew(q.p.Nonce) {
 		return v1OwnNumber // a request of this node's, sent back perhaps
-	}
-	if q.in.line.own != nil {
-		return q.checkAnybody(ctx)
 	}
 	if r := q.proveBack(); r != nil {
 		return r

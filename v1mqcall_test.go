@@ -92,11 +92,15 @@ func TestV1CallsOurOwnQueue(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "needs a queue of its own") {
 				t.Errorf("a second reader: %v", err)
 			}
-			if !mode.EnableKeyAgreement {
-				return
-			}
 			if err := n.KeyAgreement(id, "aes"); err != nil {
 				t.Error(err)
+			}
+			h.taken()
+			if resp, err := n.CallSync(id, "echo", 1); err != nil || !resp.OK() {
+				t.Error(resp, err)
+			}
+			if seen := h.taken(); len(seen) != 1 || !seen[0].sealed {
+				t.Errorf("after KeyAgreement: %+v", seen)
 			}
 		})
 	}
@@ -273,7 +277,7 @@ func TestV1CallAttackQueue(t *testing.T) {
 		if err != nil || !resp.OK() {
 			t.Error(resp, err)
 		}
-		if r := v1Result(t, peer.packet().Data); r.Status != 409 || ran.Load() != runs {
+		if r := v1Result(t, peer.packet().Data); r.Status != 502 || ran.Load() != runs {
 			t.Errorf("the node's own request: %+v", r)
 		}
 	}
@@ -340,6 +344,44 @@ func TestV1CallsBackQueue(t *testing.T) {
 	}
 	if len(seen) > 0 {
 		t.Errorf("a handler ran: %+v", <-seen)
+	}
+}
+
+// Two nodes that both dial, as version 1's own have it, call each other.
+func TestV1CallsEachOtherQueue(t *testing.T) {
+	t.Parallel()
+	broker := servers.RabbitMQ(t)
+	q := newV1Queue(t, broker, false)
+	_, err := q.ch.QueueDeclare(q.write, true, false, false, false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var nodes [2]*OWTPNode
+	for i := range nodes {
+		nodes[i] = newV1Caller(t, v1Now)
+		if err := nodes[i].HandleFunc("who", func(ctx *Context) { ctx.Response(ctx.PID, 200, "") }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var ends sync.WaitGroup
+	for i, place := range []*v1Queue{q, q.swapped()} {
+		if err := q.ch.QueueBind(place.read, place.read, v1Exchange, false, nil); err != nil {
+			t.Fatal(err)
+		}
+		ends.Go(func() {
+			if err := nodes[i].Connect(nodes[1-i].NodeID(), place.caller(broker.DSN, v1Modes["agreed and signed"])); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	ends.Wait()
+	for range 3 {
+		for i := range nodes {
+			resp, err := nodes[i].CallSync(nodes[1-i].NodeID(), "who", nil)
+			if err != nil || resp.JsonData().String() != "v1:"+nodes[i].NodeID() {
+				t.Fatalf("%+v %v", resp, err)
+			}
+		}
 	}
 }
 

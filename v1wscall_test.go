@@ -868,3 +868,45 @@ func TestV1CallAttackConnNoFallback(t *testing.T) {
 		t.Error("a handler ran")
 	}
 }
+
+// A server that calls back more than a peer may is answered 429, and takes
+// nothing from this node's own calls.
+func TestV1CallAttackFlood(t *testing.T) {
+	t.Parallel()
+	const most = 4
+	peer := newV1WSPeer(t)
+	n := newV1Caller(t, v1Now, func(c *NodeConfig) { c.Limits.MaxRequestsPerPeer = most })
+	hold := make(chan struct{})
+	var ran atomic.Int64
+	if err := n.HandleFunc("ping", func(*Context) { ran.Add(1); <-hold }); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- n.Connect(peer.id(), ConnectConfig{}.at(peer.addr, Websocket)) }()
+	s := &v1Stand{t: t, peer: peer, node: n, conn: peer.accept(), nonce: 2124528881292546048}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 {
+		s.conn.send(v1Text(t, s.asks("1", false)))
+		if i < most {
+			continue
+		}
+		if r := v1Result(t, s.conn.packet().Data); r.Status != ErrTooManyRequests {
+			t.Fatalf("request %d: %+v", i, r)
+		}
+	}
+	resp, err := s.call(func(q *legacy.Packet) []string { return []string{v1Text(t, s.answer(q, v1Answer200))} })
+	if err != nil || !resp.OK() {
+		t.Error(resp, err)
+	}
+	close(hold)
+	for range most {
+		if r := v1Result(t, s.conn.packet().Data); r.Status != 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+	if ran.Load() != most {
+		t.Errorf("%d handlers ran", ran.Load())
+	}
+}
