@@ -118,7 +118,7 @@ func TestFormatsOneCallKey(t *testing.T) {
 		var ran atomic.Int64
 		must(t, s.host.HandleFunc("pay", func(ctx *owtp.Context) {
 			ran.Add(1)
-			repeat(ctx)
+			echo(ctx)
 		}))
 		s.connect(t)
 		key := []byte("0123456789abcdef")
