@@ -113,8 +113,8 @@ func (l *link) requestV1(p *legacy.Packet) error {
 	l.active.begin()
 	if !n.spawn(func() {
 		answer, closeAfter := l.v1.serve(l.ctx, l, p)
-		n.running.give(l.peer.id, len(p.Data))
 		l.answerV1(answer)
+		n.running.give(l.peer.id, len(p.Data)) // not before: who reads no answers must not have any number of them wait
 		l.active.end()
 		if closeAfter {
 			l.closeGently()

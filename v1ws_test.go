@@ -504,3 +504,63 @@ func TestV1LinkErasesKeys(t *testing.T) {
 		t.Error("something is agreed on after the end")
 	}
 }
+
+// A v1Deaf is the connection of a peer that reads nothing.
+type v1Deaf struct {
+	*deafConn
+	key string
+}
+
+func (c v1Deaf) Announced() (string, bool) { return c.key, true }
+
+// Who reads nothing of what it asks for is cut off when what waits for it has
+// reached its bound, or a message could not be written in time; whether handlers
+// answer it or refusals do. It holds nothing afterwards, and nobody else waits.
+func TestV1AttackDeaf(t *testing.T) {
+	t.Parallel()
+	for method, slow := range map[string]bool{"nosuch": false, "echo": false, "silent": true} {
+		h := newV1Host(t, ConnectConfig{ConnectType: Websocket}, func(c *NodeConfig) {
+			c.Limits.MaxRequestsPerPeer, c.Limits.MaxMessage, c.Limits.MaxQueued = 8, 64<<10, 128<<10
+			if slow {
+				c.Limits.BodyTimeout = 100 * time.Millisecond
+			}
+		})
+		var l *listener
+		h.node.mu.Lock()
+		for l = range h.node.listeners {
+		}
+		h.node.mu.Unlock()
+		c := newV1Stranger(t)
+		conn := newDeafConn()
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			l.ServeConn(t.Context(), v1Deaf{conn, c.announce()})
+		}()
+		deadline := time.After(20 * time.Second)
+		for asked, cut := 0, false; !cut; {
+			in := conn.in
+			if slow && asked == 1 {
+				in = nil // one answer is enough
+			}
+			select {
+			case in <- []byte(v1Text(t, c.request(method, `{"x":"`+strings.Repeat("x", 500)+`"}`))):
+				asked++
+			case <-over:
+				cut = true
+			case <-deadline:
+				t.Fatalf("%s: who reads nothing has asked %d times and is not cut off", method, asked)
+			}
+		}
+		h.node.mu.Lock()
+		links := len(h.node.links)
+		h.node.mu.Unlock()
+		if links != 0 {
+			t.Errorf("%d links are left", links)
+		}
+		other := newV1Stranger(t)
+		if r := other.opened(h.dial(other.announce()).ask(other.request("echo", "1"))); r.Status != 200 {
+			t.Errorf("%s: others: %+v", method, r)
+		}
+	}
+}
