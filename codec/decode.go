@@ -19,6 +19,29 @@ func (d *decoder) value(b []byte, v reflect.Value) error {
 	return d.node(&n, b, v)
 }
 
+// scalar is value for what isScalar says.
+func (d *decoder) scalar(b []byte, v reflect.Value) error {
+	n, err := read(b)
+	if err != nil || n.tag == tagNull {
+		return err
+	}
+	switch v.Kind() {
+	case reflect.Bool:
+		return d.boolean(&n, v)
+	case reflect.String:
+		return d.text(&n, b, v)
+	}
+	return d.number(&n, v)
+}
+
+func (d *decoder) boolean(n *node, v reflect.Value) error {
+	if n.tag != tagBool {
+		return misfit(n, v.Type())
+	}
+	v.SetBool(n.num == 1)
+	return nil
+}
+
 func (d *decoder) node(n *node, b []byte, v reflect.Value) error {
 	t := v.Type()
 	if t.Kind() != reflect.Interface && decodesItself(t) {
@@ -47,11 +70,7 @@ func (d *decoder) node(n *node, b []byte, v reflect.Value) error {
 		}
 		return err
 	case reflect.Bool:
-		if n.tag != tagBool {
-			return misfit(n, t)
-		}
-		v.SetBool(n.num == 1)
-		return nil
+		return d.boolean(n, v)
 	case reflect.String:
 		return d.text(n, b, v)
 	case reflect.Slice, reflect.Array:
@@ -186,10 +205,16 @@ func (d *decoder) list(n *node, v reflect.Value) error {
 	} else {
 		v.SetZero()
 	}
+	decode := d.value
+	if isScalar(t.Elem()) {
+		decode = d.scalar
+	} else if t.Elem().Kind() == reflect.Struct && !decodesItself(t.Elem()) {
+		decode = d.aStruct(d.types.of(t.Elem()))
+	}
 	b := n.oct
 	for i := range min(count, v.Len()) { // an array drops what has no room, as in encoding/json
 		inner, rest, _ := element(b)
-		if err := d.value(inner, v.Index(i)); err != nil {
+		if err := decode(inner, v.Index(i)); err != nil {
 			return within(strconv.Itoa(i), err)
 		}
 		b = rest
@@ -224,24 +249,44 @@ func (d *decoder) mapValue(n *node, b []byte, v reflect.Value) error {
 }
 
 func (d *decoder) structValue(n *node, b []byte, v reflect.Value) error {
+	return d.members(n, b, v, d.types.of(v.Type()))
+}
+
+// aStruct is value for structs of one type that do not decode themselves.
+func (d *decoder) aStruct(s *structType) func([]byte, reflect.Value) error {
+	return func(b []byte, v reflect.Value) error {
+		n, err := read(b)
+		if err != nil || n.tag == tagNull {
+			return err
+		}
+		return d.members(&n, b, v, s)
+	}
+}
+
+func (d *decoder) members(n *node, b []byte, v reflect.Value, s *structType) error {
 	if n.tag != tagMap {
 		return misfit(n, v.Type())
 	}
-	s := d.types.of(v.Type())
 	if s.viaJSON {
 		return d.viaJSON(b, v)
 	}
+	next := 0
 	for b := n.oct; len(b) > 0; {
 		name, inner, rest, err := member(b)
 		if err != nil {
 			return err
 		}
-		f, err := s.field(name)
+		f, err := s.field(name, next)
 		if err != nil {
 			return err
 		}
-		if f != nil { // what the struct does not have is passed over
-			if err := d.value(inner, v.Field(f.index)); err != nil {
+		if next++; f != nil { // what the struct does not have is passed over
+			if f.scalar {
+				err = d.scalar(inner, v.Field(f.index))
+			} else {
+				err = d.value(inner, v.Field(f.index))
+			}
+			if err != nil {
 				return within(f.name, err)
 			}
 		}

@@ -192,10 +192,21 @@ func (e *encoder) list(v reflect.Value, depth int) error {
 	if depth == 0 {
 		return errorf("nested deeper than %d", maxDepth)
 	}
+	encode := e.value
+	if t := v.Type().Elem(); t.Kind() == reflect.Struct && !encodesItself(reflect.PointerTo(t)) {
+		if s := e.types.of(t); !s.viaJSON {
+			encode = func(v reflect.Value, depth int) error {
+				if e.left--; e.left < 0 {
+					return errorf("more than %d values", wire.MaxValues)
+				}
+				return e.structValue(v, s, depth)
+			}
+		}
+	}
 	outer := e.open(tagList)
 	for i := range v.Len() {
 		inner := e.open(tagFirst)
-		if err := e.value(v.Index(i), depth-1); err != nil {
+		if err := encode(v.Index(i), depth-1); err != nil {
 			return within(strconv.Itoa(i), err)
 		}
 		e.close(inner)
@@ -243,12 +254,60 @@ func (e *encoder) structValue(v reflect.Value, s *structType, depth int) error {
 		if f.omitEmpty && isEmpty(inner) || f.omitZero && inner.IsZero() {
 			continue
 		}
+		if f.scalar {
+			if err := e.scalar(f, inner); err != nil {
+				return within(f.name, err)
+			}
+			continue
+		}
 		if err := e.member(f.name, inner, depth-1); err != nil {
 			return err
 		}
 	}
 	e.close(outer)
 	return nil
+}
+
+// scalar is member for what isScalar says, whose length is known beforehand.
+func (e *encoder) scalar(f *structField, v reflect.Value) error {
+	if e.left--; e.left < 0 {
+		return errorf("more than %d values", wire.MaxValues)
+	}
+	var n uint64 // what is behind the tag, if it is a number
+	tag := byte(tagInteger)
+	switch v.Kind() {
+	case reflect.String:
+		s := v.String()
+		e.head(f, 1+protowire.SizeBytes(len(s)))
+		return e.text(tagText, s)
+	case reflect.Float64:
+		e.head(f, 9)
+		return e.number(v.Float())
+	case reflect.Bool:
+		if tag = tagBool; v.Bool() {
+			n = 1
+		}
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		n = protowire.EncodeZigZag(v.Int())
+	default:
+		if n = v.Uint(); n > math.MaxInt64 {
+			tag = tagUnsigned
+		} else {
+			n = protowire.EncodeZigZag(int64(n))
+		}
+	}
+	e.head(f, 1+protowire.SizeVarint(n))
+	e.b = append(e.b, tag)
+	e.b = protowire.AppendVarint(e.b, n)
+	return nil
+}
+
+// head begins a member whose value has so many octets.
+func (e *encoder) head(f *structField, size int) {
+	e.b = append(e.b, tagFirst)
+	e.b = protowire.AppendVarint(e.b, uint64(len(f.head)+protowire.SizeBytes(size)))
+	e.b = append(e.b, f.head...)
+	e.b = protowire.AppendVarint(e.b, uint64(size))
 }
 
 func (e *encoder) member(name string, v reflect.Value, depth int) error {

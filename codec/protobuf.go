@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"bytes"
 	"encoding/json"
 	"reflect"
 	"strings"
@@ -43,10 +44,19 @@ func (f *protobufFormat) Marshal(v any) ([]byte, error) {
 		err := e.valueOfJSON(raw, maxDepth)
 		return e.b, err
 	}
+	scratch, ok := f.types.scratch.Get().(*[]byte)
+	if !ok {
+		scratch = new([]byte)
+	}
+	e.b = (*scratch)[:0]
 	if err := e.value(reflect.ValueOf(v), maxDepth); err != nil {
 		return nil, err
 	}
-	return e.b, nil
+	out := bytes.Clone(e.b)
+	if *scratch = e.b; cap(e.b) <= maxScratch {
+		f.types.scratch.Put(scratch)
+	}
+	return out, nil
 }
 
 func (*protobufFormat) Check(data []byte) error { return check(data) }

@@ -8,12 +8,20 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // types remembers how Go types become Values. What a type does here is what it
 // does with encoding/json: where that takes more than the plain cases, the value
 // goes by way of JSON, so that there is one set of rules.
-type types struct{ structs sync.Map } // of reflect.Type to *structType
+type types struct {
+	structs sync.Map  // of reflect.Type to *structType
+	scratch sync.Pool // of *[]byte: what values are encoded in before their size is known
+}
+
+// maxScratch keeps one large value from holding its memory for good.
+const maxScratch = 1 << 20
 
 var (
 	marshalerType       = reflect.TypeFor[json.Marshaler]()
@@ -35,8 +43,11 @@ type structType struct {
 type structField struct {
 	name      string
 	index     int
+	typ       reflect.Type
 	omitEmpty bool
 	omitZero  bool
+	scalar    bool   // a kind of its own without methods, so that nobody need ask for them
+	head      []byte // a member up to its value's length
 }
 
 // encodesItself reports whether encoding/json would call a method of the type.
@@ -69,7 +80,7 @@ func newStructType(t reflect.Type) *structType {
 		if name == "" {
 			name = f.Name
 		}
-		out := structField{name: name, index: i}
+		out := structField{name: name, index: i, typ: f.Type, scalar: isScalar(f.Type)}
 		for option := range strings.SplitSeq(options, ",") {
 			switch option {
 			case "omitempty":
@@ -93,9 +104,25 @@ func newStructType(t reflect.Type) *structType {
 	slices.SortFunc(s.fields, func(a, b structField) int { return cmp.Compare(a.name, b.name) })
 	for i, f := range s.fields {
 		s.byName[f.name] = i
+		s.fields[i].head = append(protowire.AppendString([]byte{tagFirst}, f.name), tagSecond)
 		s.folded[foldName([]byte(f.name))] = f.name
 	}
 	return s
+}
+
+// isScalar reports whether values of the type are one value each, by their kind
+// alone.
+func isScalar(t reflect.Type) bool {
+	if t == numberType || encodesItself(reflect.PointerTo(t)) || decodesItself(t) {
+		return false
+	}
+	switch t.Kind() {
+	case reflect.Bool, reflect.String, reflect.Float64,
+		reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64, reflect.Uintptr:
+		return true
+	}
+	return false
 }
 
 // plainName lets through names that encoding/json takes as they are.
@@ -105,8 +132,12 @@ func plainName(name string) bool {
 	})
 }
 
-// field finds the field of a name; nil if there is none.
-func (s *structType) field(name []byte) (*structField, error) {
+// field finds the field of a name; nil if there is none. next is where it may
+// well be, since they are written in this order.
+func (s *structType) field(name []byte, next int) (*structField, error) {
+	if next < len(s.fields) && s.fields[next].name == string(name) {
+		return &s.fields[next], nil
+	}
 	if i, ok := s.byName[string(name)]; ok {
 		return &s.fields[i], nil
 	}

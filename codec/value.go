@@ -95,8 +95,16 @@ func varint(b []byte) (uint64, []byte, error) {
 	return v, b[n:], nil
 }
 
-// take reads a length and so many octets.
+// take reads a length and so many octets. Most have a length of one octet.
 func take(b []byte) (oct, rest []byte, err error) {
+	if len(b) > 0 && b[0] < 0x80 && int(b[0]) < len(b) {
+		n := int(b[0]) + 1
+		return b[1:n], b[n:], nil
+	}
+	return takeMany(b)
+}
+
+func takeMany(b []byte) (oct, rest []byte, err error) {
 	n, b, err := varint(b)
 	if err != nil {
 		return nil, nil, err
@@ -104,7 +112,7 @@ func take(b []byte) (oct, rest []byte, err error) {
 	if n > uint64(len(b)) {
 		return nil, nil, errorf("%d octets where %d are said to be", len(b), n)
 	}
-	return b[:n:n], b[n:], nil
+	return b[:n], b[n:], nil
 }
 
 // element takes the first Value off a List's octets.
@@ -157,6 +165,10 @@ func check(b []byte) error {
 func (c *checker) value(b []byte, depth int) error {
 	if c.left--; c.left < 0 {
 		return errorf("more than %d values", wire.MaxValues)
+	}
+	// Short text is most of what there is.
+	if len(b) > 1 && b[0] == tagText && int(b[1]) == len(b)-2 && b[1] < 0x80 && utf8.Valid(b[2:]) {
+		return nil
 	}
 	n, err := read(b)
 	if err != nil {
