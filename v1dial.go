@@ -2,6 +2,7 @@ package owtp
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -74,7 +75,10 @@ func (d *v1Dialled) request(p *wire.Packet, mode wire.Mode, a *v1Agreement) (*le
 	} else {
 		err = q.SetJSON(p.Data)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errV1NotYet):
+		return nil, nil, err
+	case err != nil:
 		return nil, nil, newError(ErrBadRequest, "the parameters do not go into a packet of version 1: %w", err)
 	}
 	if mode.Signed() {

@@ -910,3 +910,84 @@ func TestV1CallAttackFlood(t *testing.T) {
 		t.Errorf("%d handlers ran", ran.Load())
 	}
 }
+
+// 8: somebody else at the other end of a connection: it is left, and nothing of a
+// call is sent on it, at first and after it was lost.
+func TestV1CallAttackConnSomebodyElse(t *testing.T) {
+	t.Parallel()
+	s := newV1Stand(t, "", v1Modes["agreed"])
+	id := s.peer.id()
+	s.peer.key = newV1Stranger(t).key
+	s.conn.ws.CloseNow()
+	v1Soon(t, "the loss of the connection", func() bool { return s.node.linkOf(id) == nil })
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.node.CallContext(t.Context(), id, "echo", 1, &CallOptions{Timeout: 300 * time.Millisecond})
+		done <- err
+	}()
+	s.conn = s.peer.accept()
+	s.agree()
+	if text, err := s.conn.read(5 * time.Second); err == nil {
+		t.Errorf("said to somebody else: %s", text)
+	}
+	if err := <-done; err == nil || err.(*Error).MayHaveRun {
+		t.Error(err)
+	}
+	n := newV1Caller(t, v1Now)
+	go func() { done <- n.Connect(id, v1Modes["agreed"].at(s.peer.addr, Websocket)) }()
+	for err := error(nil); err == nil; { // the node from before is dialling as well
+		s.conn = s.peer.accept()
+		s.agree()
+		select {
+		case err = <-done:
+			if !errors.Is(err, ErrTrust) {
+				t.Error(err)
+			}
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// The keys of an agreement are forgotten with the connection, and over HTTP when
+// nobody uses it any more.
+func TestV1CallsForgetKeys(t *testing.T) {
+	t.Parallel()
+	s := newV1Stand(t, "", v1Modes["agreed"])
+	l := s.node.linkOf(s.peer.id())
+	a := l.v1.caller.(*v1Line).agreement
+	held := a.sessions.current()
+	s.node.ClosePeer(s.peer.id())
+	v1Soon(t, "no key after ClosePeer", func() bool { return a.sessions.current() == nil })
+	held.use(func(s *legacy.Session) error {
+		if _, err := s.Seal([]byte("x"), 1, 1); err == nil {
+			t.Error("a key is there after its connection")
+		}
+		return nil
+	})
+	h := newV1Host(t, ConnectConfig{})
+	n := newV1Caller(t, v1Now)
+	if err := n.Connect("host", v1Modes["agreed"].at(h.addr, HTTP)); err != nil {
+		t.Fatal(err)
+	}
+	d := n.remoteOf("host").v1
+	first, err := d.agreed(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.note(first, false)
+	if resp, err := n.CallSync("host", "echo", 1); err != nil || !resp.OK() { // under another agreement
+		t.Fatal(resp, err)
+	}
+	if first.sessions.current() == nil {
+		t.Error("a key is forgotten that somebody uses")
+	}
+	d.leave(first)
+	if first.sessions.current() != nil {
+		t.Error("a key is there that nobody uses")
+	}
+	second := d.agreement
+	n.ClosePeer("host")
+	if second.sessions.current() != nil {
+		t.Error("a key is there after ClosePeer")
+	}
+}
