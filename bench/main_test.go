@@ -84,7 +84,7 @@ func TestEverySubjectAnswers(t *testing.T) {
 func TestPayloads(t *testing.T) {
 	t.Parallel()
 	for _, n := range allSizes[:3] {
-		for _, f := range formats {
+		for _, f := range ourFormats {
 			v := f.sample(n)
 			b, err := f.encode(v)
 			must(t, err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -30,6 +31,8 @@ var forms = []form{
 
 const oursSetting = "defaults, but for room where the load is a flood by design: MaxRequestsPerPeer 4096, MaxReceiving 2 GiB, MaxHandshakeRate 1e6, a memory store of 2^24 records"
 
+var ourFormats = append(slices.Clone(formats), formatStructJSON, formatStructPB)
+
 // ours is this library, over each transport in each form.
 var ours = func() (all []*subject) {
 	for _, medium := range []struct{ name, connect, broker string }{
@@ -37,7 +40,7 @@ var ours = func() (all []*subject) {
 	} {
 		for _, f := range forms {
 			all = append(all, &subject{
-				name: "owtp/" + medium.name + "/" + f.name, setting: oursSetting, formats: formats, needs: medium.broker,
+				name: "owtp/" + medium.name + "/" + f.name, setting: oursSetting, formats: ourFormats, needs: medium.broker,
 				open: func(_ context.Context, e *env, j job) (*line, error) {
 					return openOurs(e, medium.connect, medium.broker, f, j)
 				},
@@ -82,7 +85,7 @@ var names atomic.Int64
 
 // roomy are limits for one peer that is a thousand callers.
 func roomy() owtp.Limits {
-	return owtp.Limits{MaxRequestsPerPeer: 4096, MaxHandshakeRate: 1e6, MaxHandshakes: max(runtime.GOMAXPROCS(0), 2), MaxHandshakeQueue: 1 << 16, MaxReceiving: 2 << 30}
+	return owtp.Limits{MaxRequestsPerPeer: 4096, MaxHandshakeRate: 1e6, MaxHandshakes: max(runtime.GOMAXPROCS(0), 2), MaxHandshakeQueue: 1 << 16, MaxReceiving: 2<<30 - 1}
 }
 
 // openOurs is two nodes. The server keeps a record of each call over HTTP and
@@ -164,15 +167,15 @@ func echoes(host, client *owtp.OWTPNode, dial *owtp.ConnectConfig, j job) (func(
 		}
 		return nil
 	}
-	if j.format == formatProto {
+	switch j.format {
+	case formatProto:
 		dial.DataFormat = codec.NameProtobuf
-		return func(ctx context.Context, _ int) error {
-			out, err := owtp.Invoke[*benchpb.Payload](ctx, client, "host", "echo", j.value)
-			if err != nil {
-				return err
-			}
-			return answered(out)
-		}, owtp.Handle(host, "echo", func(_ context.Context, in *benchpb.Payload) (*benchpb.Payload, error) { return in, nil })
+		return typed[*benchpb.Payload](client, j, answered), owtp.Handle(host, "echo", same[*benchpb.Payload])
+	case formatStructPB:
+		dial.DataFormat = codec.NameProtobuf
+		fallthrough
+	case formatStructJSON:
+		return typed[*payload](client, j, answered), owtp.Handle(host, "echo", same[*payload])
 	}
 	if j.format == formatRaw {
 		dial.DataFormat = formatRaw.name
@@ -196,6 +199,18 @@ func echoes(host, client *owtp.OWTPNode, dial *owtp.ConnectConfig, j job) (func(
 				c.Response(json.RawMessage(c.Data()), owtp.StatusSuccess, "")
 			}
 		})
+}
+
+func same[T any](_ context.Context, in T) (T, error) { return in, nil }
+
+func typed[T any](client *owtp.OWTPNode, j job, answered func(any) error) func(context.Context, int) error {
+	return func(ctx context.Context, _ int) error {
+		out, err := owtp.Invoke[T](ctx, client, "host", "echo", j.value)
+		if err != nil {
+			return err
+		}
+		return answered(out)
+	}
 }
 
 // openConnecting makes a connection with its handshake at each call.

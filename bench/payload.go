@@ -50,7 +50,38 @@ var (
 		},
 	}
 	formats = []*format{formatRaw, formatJSON, formatProto}
+
+	// Structs are taken apart and put together on both sides, too: one value, of
+	// so many octets in JSON, in each of this library's formats.
+	formatStructJSON = &format{name: "struct-json", sample: structPayload, encode: json.Marshal, decode: decodeStruct}
+	formatStructPB   = &format{name: "struct-pb", sample: structPayload, encode: json.Marshal, decode: decodeStruct}
 )
+
+type payload struct {
+	Items []item `json:"items"`
+	Rest  string `json:"rest"`
+}
+
+type item struct {
+	ID    int64  `json:"id"`
+	Name  string `json:"name,omitempty"`
+	Price string `json:"price,omitempty"`
+	OK    bool   `json:"ok,omitempty"`
+}
+
+// structPayload is jsonPayload for who has declared what is in it.
+func structPayload(octets int) any {
+	v, err := decodeStruct(jsonPayload(octets))
+	if err != nil {
+		panic(err) // it is ours
+	}
+	return v
+}
+
+func decodeStruct(b []byte) (any, error) {
+	p := new(payload)
+	return p, json.Unmarshal(b, p)
+}
 
 // jsonPayload is an object with a list of small objects: a single long string
 // would flatter whatever reads JSON.
@@ -100,6 +131,9 @@ func sameSize(got, want any) bool {
 	case json.RawMessage:
 		g, ok := got.(json.RawMessage)
 		return ok && len(g) == len(w)
+	case *payload:
+		g, ok := got.(*payload)
+		return ok && len(g.Items) == len(w.Items) && len(g.Rest) == len(w.Rest)
 	case *benchpb.Payload:
 		g, ok := got.(*benchpb.Payload)
 		return ok && len(g.Items) == len(w.Items) && len(g.Rest) == len(w.Rest)

@@ -211,6 +211,19 @@ func plan() []*group {
 			},
 		},
 		{
+			name: "data formats",
+			rows: []string{
+				"owtp/ws/sealed struct-json 256B x64", "owtp/ws/sealed struct-pb 256B x64", "owtp/ws/sealed pb 256B x64",
+				"owtp/ws/sealed struct-json 64KiB x64", "owtp/ws/sealed struct-pb 64KiB x64", "owtp/ws/sealed pb 64KiB x64",
+			},
+			targets: []target{
+				beside("10a", "typed handlers, sealed WebSocket, 256 B: calls/s of Protobuf messages beside structs in JSON", "owtp/ws/sealed pb 256B x64", "owtp/ws/sealed struct-json 256B x64", 1),
+				beside("10b", "the same, 64 KiB of structured data", "owtp/ws/sealed pb 64KiB x64", "owtp/ws/sealed struct-json 64KiB x64", 2),
+				beside("10c", "typed handlers, sealed WebSocket, 256 B: calls/s of structs in Protobuf beside structs in JSON", "owtp/ws/sealed struct-pb 256B x64", "owtp/ws/sealed struct-json 256B x64", 1),
+				beside("10d", "the same, 64 KiB of structured data", "owtp/ws/sealed struct-pb 64KiB x64", "owtp/ws/sealed struct-json 64KiB x64", 2).atLeast(1.5),
+			},
+		},
+		{
 			name: "SM4",
 			rows: []string{"owtp/ws/sealed raw 4KiB x64", "owtp/ws/sealed-sm4 raw 4KiB x64", "owtp/ws/sealed json 256B x64", "owtp/ws/sealed-sm4 json 256B x64", "aes-gcm 256B x64", "sm4-gcm 256B x64", "aes-gcm 4KiB x64", "sm4-gcm 4KiB x64"},
 			targets: []target{

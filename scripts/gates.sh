@@ -62,6 +62,7 @@ GO
 opens "tests" check_tests "$work/m"
 opens "gofmt" check_format "$work/m"
 opens "vet" check_vet "$work/m"
+opens "vet for 32 bits" check_32bit "$work/m"
 opens "tidy" check_tidy "$work/m"
 closes "a module without fuzz targets" "no fuzz target ran" check_fuzz "$work/m"
 closes "a module without goroutines, where some are expected" "was found" check_leakchecks "$work/m"
@@ -182,6 +183,16 @@ import (
 func TestVet(t *testing.T) { fmt.Printf("%d\n", "text") }
 GO
 closes "what go vet complains about" "wrong type" check_vet "$work/m"
+
+plant <<'GO'
+package gates
+
+import "testing"
+
+func TestWide(t *testing.T) { t.Log(int(1 << 40)) }
+GO
+opens "vet where an int has 64 bits" check_vet "$work/m"
+closes "a number that is too large for 32 bits" "overflows" check_32bit "$work/m"
 
 plant <<'GO'
 package gates

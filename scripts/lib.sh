@@ -44,6 +44,14 @@ check_vet() {
 	done
 }
 
+# check_32bit: it compiles where an int has 32 bits, tests too.
+check_32bit() {
+	local module
+	for module in "$@"; do
+		GOARCH=386 go -C "$module" vet ./... || return
+	done
+}
+
 # check_tidy: go.mod names exactly what is imported.
 check_tidy() {
 	local module

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The checks that run no code of the library: format, vet, go.mod, leak checks
+# The checks that run no code of the library: format, vet, also for 32 bits, go.mod, leak checks
 # in place, layers, shell scripts.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -10,6 +10,7 @@ mapfile -t modules < <(modules)
 ((${#modules[@]} > 0)) || fail "go.work names no module"
 check_format "${modules[@]}"
 check_vet "${modules[@]}"
+check_32bit "${modules[@]}"
 check_tidy "${modules[@]}"
 check_leakchecks "${modules[@]}"
 check_layers "$PWD"
