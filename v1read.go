@@ -61,7 +61,7 @@ func (q *v1Request) open(sealed string) *refusal {
 		text, err = s.Open(sealed, q.p.Version, q.p.Nonce)
 		return err
 	})
-	if err != nil || len(text) == 0 {
+	if err != nil || len(text) == 0 || !q.signed && answers(text) {
 		return v1NotOpened
 	}
 	if q.data, err = v1JSON(text); err != nil {
@@ -80,6 +80,14 @@ func (q *v1Request) open(sealed string) *refusal {
 		return nil
 	})
 	return nil
+}
+
+// answers reports whether a text is that of a response. One key seals both
+// directions, and whoever sees a check value can have this node seal a refusal
+// under a nonce of his choice: sent back, it must not be taken for a request.
+func answers(text []byte) bool {
+	_, err := legacy.ParseResult(text)
+	return err == nil
 }
 
 // trust takes the initiator of an agreement for proved, where the listener was
