@@ -88,8 +88,22 @@
 // JSON tags or Protobuf messages, and [Invoke] calls one; both work over every
 // transport and in every data format. An [*Error] that such a handler returns is
 // its answer, details included, and [FromContext] has the rest of the request.
+// Names of fields match exactly, and parameters that do not fit answer 400 with
+// the name of the field.
 // protoc-gen-owtp, in cmd/protoc-gen-owtp, makes typed clients and servers of the
 // services in .proto files, for both directions: examples/stubs shows it.
+//
+// # Data formats
+//
+// Data travels in JSON, or in Protobuf if ConnectConfig.DataFormat or
+// CallOptions.Format says "protobuf"; package codec has the interface for others,
+// and examples/cbor one. A node serves all of them at once, on every listener and
+// method, and answers in the request's: [Context.Params], [Context.Decode],
+// [Response.JsonData] and [Response.Decode] read whichever it was. Untyped values
+// go through Protobuf as well, and integers of 64 bits and octets are kept. Data
+// that is not well formed, by the same bounds in both, answers 400 before any
+// handler runs, and a format that is not known 415. Peers of version 1 have JSON
+// only.
 //
 // # Life of a node
 //
@@ -132,7 +146,8 @@
 //   - EnableSignature: sign and demand signatures; false
 //   - EnableKeyAgreement: seal and demand seals; false
 //   - Suites: what an agreement may use, the preferred one first; "aes", "sm4"
-//   - DataFormat: format of parameters and results; "json"
+//   - DataFormat: format of parameters and results, on a listener of its calls
+//     back; "json"
 //   - EnableSSL: TLS below; false
 //   - TLS: its configuration; the system's roots. A listener needs one with a
 //     certificate

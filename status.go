@@ -14,7 +14,7 @@ const (
 	ErrRequestTimeout       uint64 = 408 // no answer in time
 	ErrReplayAttack         uint64 = 409 // a copy, another epoch, or a clock outside the window
 	ErrTooLarge             uint64 = 413 // a message over the limit
-	ErrUnsupportedType      uint64 = 415 // not a content type of this protocol
+	ErrUnsupportedType      uint64 = 415 // not a content type of this protocol, or a data format that is not known
 	ErrTooManyRequests      uint64 = 429 // over a limit; try again later
 	ErrNetworkDisconnected  uint64 = 430 // no connection
 	ErrInternalServerError  uint64 = 500 // the handler failed
@@ -29,7 +29,7 @@ var statusTexts = map[uint64]string{
 	0: "success", StatusSuccess: "success", ErrBadRequest: "bad request", ErrUnauthorized: "unauthorized",
 	ErrSecretKeyInvalid: "key agreement required or not valid", ErrNotFoundMethod: "no such method",
 	ErrRequestTimeout: "timeout", ErrReplayAttack: "replay", ErrTooLarge: "too large",
-	ErrUnsupportedType: "unsupported content type", ErrTooManyRequests: "too many requests",
+	ErrUnsupportedType: "unsupported content type or data format", ErrTooManyRequests: "too many requests",
 	ErrNetworkDisconnected: "disconnected", ErrInternalServerError: "internal error",
 	ErrResponseMethodDiffer: "response does not match the request", ErrKeyAgreementFailed: "key agreement failed",
 	ErrDenialOfService: "refused", ErrOutcomeUnknown: "outcome unknown",
