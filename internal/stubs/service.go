@@ -90,10 +90,19 @@ func (s *service) ident(from protogen.GoImportPath, name string) string {
 	return s.QualifiedGoIdent(from.Ident(name))
 }
 
+// local is the name of a parameter, or another one if the package of the method's
+// result has it: the parameter would hide the package.
+func (s *service) local(name string, m *protogen.Method) string {
+	if strings.HasPrefix(s.QualifiedGoIdent(m.Output.GoIdent), name+".") {
+		return name + "_"
+	}
+	return name
+}
+
 // clientSignature is what stands behind func and the receiver.
 func (s *service) clientSignature(m *protogen.Method) string {
-	return m.GoName + "(ctx " + s.ident(contextPackage, "Context") + ", in *" + s.QualifiedGoIdent(m.Input.GoIdent) +
-		", opts ...*" + s.ident(owtpPackage, "CallOptions") + ") (*" + s.QualifiedGoIdent(m.Output.GoIdent) + ", error)"
+	return m.GoName + "(" + s.local("ctx", m) + " " + s.ident(contextPackage, "Context") + ", " + s.local("in", m) + " *" + s.QualifiedGoIdent(m.Input.GoIdent) +
+		", " + s.local("opts", m) + " ...*" + s.ident(owtpPackage, "CallOptions") + ") (*" + s.QualifiedGoIdent(m.Output.GoIdent) + ", error)"
 }
 
 func (s *service) client() {
@@ -116,8 +125,10 @@ func (s *service) client() {
 	s.P("}")
 	s.P()
 	for _, m := range s.Methods {
-		s.P("func (c *", s.clientImpl, ") ", s.clientSignature(m), " {")
-		s.P("return ", s.ident(owtpPackage, "Invoke"), "[*", s.QualifiedGoIdent(m.Output.GoIdent), "](ctx, c.node, c.pid, ", constant(m), ", in, ", options(m), "...)")
+		c := s.local("c", m)
+		s.P("func (", c, " *", s.clientImpl, ") ", s.clientSignature(m), " {")
+		s.P("return ", s.ident(owtpPackage, "Invoke"), "[*", s.QualifiedGoIdent(m.Output.GoIdent), "](", s.local("ctx", m), ", ", c, ".node, ", c, ".pid, ",
+			constant(m), ", ", s.local("in", m), ", ", s.options(m), "...)")
 		s.P("}")
 		s.P()
 	}
@@ -126,11 +137,12 @@ func (s *service) client() {
 	}
 }
 
-func options(m *protogen.Method) string {
+func (s *service) options(m *protogen.Method) string {
+	opts := s.local("opts", m)
 	if repeatable(m) {
-		return "c.repeatable(opts)"
+		return s.local("c", m) + ".repeatable(" + opts + ")"
 	}
-	return "opts"
+	return opts
 }
 
 // repeatableOptions writes what adds Repeatable to the options. No rpc has its
