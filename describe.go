@@ -64,7 +64,7 @@ func (n *OWTPNode) describe(c *Context) {
 		}
 		out.Methods = append(out.Methods, describedMethod{name, routes[name].repeatable})
 	}
-	files := describedFiles{left: min(maxDescribedFiles, eighth), seen: make(map[string]bool)}
+	files := newDescribedFiles(min(maxDescribedFiles, eighth))
 	for _, m := range out.Methods {
 		if f := fileOf(m.Name); f != nil && !files.add(f) {
 			out.FilesLeftOut = true
@@ -96,16 +96,25 @@ type describedFiles struct {
 	octets [][]byte
 	left   int // octets
 	seen   map[string]bool
+	added  map[string]bool // what add has said of a file: it is asked for each method
+}
+
+func newDescribedFiles(octets int) *describedFiles {
+	return &describedFiles{left: octets, seen: make(map[string]bool), added: make(map[string]bool)}
 }
 
 // add adds a file with all that it imports, or nothing of it if that is too much.
 func (d *describedFiles) add(f protoreflect.FileDescriptor) bool {
-	before := describedFiles{d.octets, d.left, maps.Clone(d.seen)}
-	if d.addAll(f) {
-		return true
+	ok, known := d.added[f.Path()]
+	if known {
+		return ok
 	}
-	*d = before
-	return false
+	before := describedFiles{d.octets, d.left, maps.Clone(d.seen), d.added}
+	if ok = d.addAll(f); !ok {
+		*d = before
+	}
+	d.added[f.Path()] = ok
+	return ok
 }
 
 func (d *describedFiles) addAll(f protoreflect.FileDescriptor) bool {

@@ -18,10 +18,11 @@ import (
 )
 
 // A peer must not go on describing itself for ever: an answer has hundreds of
-// methods, and all together so many octets of names and files.
+// methods, and all together so many octets of names and files. An empty message
+// in a file has two octets there and 280 in memory.
 const (
 	maxAnswers     = 1000
-	maxDescription = 32 << 20
+	maxDescription = 4 << 20
 )
 
 type describeOptions struct {
@@ -194,6 +195,11 @@ func (a *api) add(d *description) error {
 	a.methods = append(a.methods, d.Methods...)
 	for _, b := range d.Files {
 		a.octets += len(b)
+	}
+	if a.octets > maxDescription {
+		return withCode(exitStatus, "the peer describes itself in more than %d MiB", maxDescription>>20)
+	}
+	for _, b := range d.Files {
 		f := new(descriptorpb.FileDescriptorProto)
 		if err := proto.Unmarshal(b, f); err != nil {
 			return withCode(exitStatus, "the peer sent a descriptor that cannot be read: %s", printable(err.Error()))
@@ -202,9 +208,6 @@ func (a *api) add(d *description) error {
 			a.seen[f.GetName()] = true
 			a.files.File = append(a.files.File, f)
 		}
-	}
-	if a.octets > maxDescription {
-		return withCode(exitStatus, "the peer describes itself in more than %d MiB", maxDescription>>20)
 	}
 	return nil
 }

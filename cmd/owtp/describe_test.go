@@ -41,3 +41,23 @@ func FuzzDescriptors(f *testing.F) {
 		}
 	})
 }
+
+// A node that tells too much is refused before it is read: a message that is two
+// octets long takes a hundred times as many in memory.
+func TestDescriptionsAreBounded(t *testing.T) {
+	a := &api{files: new(descriptorpb.FileDescriptorSet), seen: make(map[string]bool)}
+	file := bytes.Repeat([]byte{0x22, 0}, 512<<10) // a million octets of empty messages
+	var err error
+	for range 2 * maxDescription / len(file) {
+		if err = a.add(&description{Files: [][]byte{append([]byte{0x0a, 1, byte('a' + len(a.files.File))}, file...)}}); err != nil {
+			break
+		}
+	}
+	if err == nil || len(a.files.File)*len(file) >= maxDescription {
+		t.Errorf("%d files of %d octets are kept: %v", len(a.files.File), len(file), err)
+	}
+	a = &api{files: new(descriptorpb.FileDescriptorSet), seen: make(map[string]bool)}
+	if err := a.add(&description{Files: [][]byte{bytes.Repeat([]byte{0x22, 0}, maxDescription/2+1)}}); err == nil || len(a.files.File) != 0 {
+		t.Errorf("a file larger than all may be is kept: %v", err)
+	}
+}
