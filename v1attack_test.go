@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -863,4 +864,60 @@ func readData(t testing.TB, body string) string {
 		t.Fatal(err)
 	}
 	return string(p.Data)
+}
+
+// A face that the program serves itself takes version 1 as a listener does, and
+// its keys end with the node.
+func TestV1Faces(t *testing.T) {
+	t.Parallel()
+	h := newV1Host(t, ConnectConfig{})
+	plain, err := h.node.HTTPHandler(ConnectConfig{AllowV1: true, EnableSignature: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ws, err := h.node.WebsocketHandler(ConnectConfig{AllowV1: true, EnableKeyAgreement: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/plain", plain)
+	mux.Handle("/", ws)
+	server := httptest.NewServer(mux)
+	defer server.Close()
+	h.addr = strings.TrimPrefix(server.URL, "http://")
+	c := newV1Stranger(t)
+	conn := h.dial(c.announce())
+	c.opened(conn.ask(c.begin()))
+	if r := c.opened(conn.ask(c.request("echo", "1"))); r.Status != 200 {
+		t.Errorf("over WebSocket: %+v", r)
+	}
+	h.addr += "/plain" // v1Host.post adds a slash
+	mux.Handle("/plain/", plain)
+	c.session = nil
+	if r := c.opened(h.post(v1Text(t, c.request("echo", "1")), c.announce())); r.Status != 401 {
+		t.Errorf("not signed, where that is asked for: %+v", r)
+	}
+	c.signs = true
+	c.agree(h)
+	if r := c.call(h, "echo", "2"); r.Status != 200 {
+		t.Errorf("over HTTP: %+v", r)
+	}
+	var all []*v1Sessions
+	h.node.mu.Lock()
+	for v := range h.node.v1Sessions {
+		all = append(all, v)
+	}
+	h.node.mu.Unlock()
+	h.node.Close()
+	if len(all) != 3 { // of the listener and two faces
+		t.Errorf("%d keep secrets", len(all))
+	}
+	for _, v := range all {
+		if _, _, err := v.secrets(); err == nil {
+			t.Error("something is agreed on after the node's end")
+		}
+	}
+	if _, err := conn.read(10 * time.Second); err == nil {
+		t.Error("the connection has outlived the node")
+	}
 }
