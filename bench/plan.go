@@ -132,7 +132,10 @@ var (
 
 // plan is what is measured unless somebody asks for something else: all that
 // targets compare, and each peer at least once.
-func plan() []*group {
+func plan() []*group { return append(callPlan(), dataPlan()...) }
+
+// callPlan has what compares ways to call.
+func callPlan() []*group {
 	return []*group{
 		{
 			name: "sealed WebSocket",
@@ -201,6 +204,12 @@ func plan() []*group {
 				beside("6b", "HTTP, open, JSON: 1,024 callers beside 64", "owtp/http/open json 256B x1024", "owtp/http/open json 256B x64", .95),
 			},
 		},
+	}
+}
+
+// dataPlan has what compares data, ciphers and what connections cost.
+func dataPlan() []*group {
+	return []*group{
 		{
 			name: "sizes",
 			rows: []string{"owtp/ws/sealed raw 256B x64", "owtp/ws/sealed raw 4KiB x64", "owtp/ws/sealed raw 64KiB x64", "owtp/ws/sealed raw 1MiB x64",
