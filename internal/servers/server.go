@@ -118,10 +118,11 @@ func (s *Server) Port() string {
 // before, one that ends at once is started again: a database that was killed
 // refuses while its last process is about to end.
 func (s *Server) launch(again bool) (err error) {
-	s.process = nil
+	s.dismiss()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		switch {
 		case s.process == nil || again && s.process.ended():
+			s.dismiss()
 			var argv []string
 			if argv, err = s.kind.command(s); err != nil {
 				return err
@@ -137,6 +138,16 @@ func (s *Server) launch(again bool) (err error) {
 		}
 	}
 	return fmt.Errorf("not ready after %v: %w", patience, err)
+}
+
+// dismiss ends what was launched before, and its watchdog: that would take the
+// end of its leash, which the garbage collector closes, for the end of the test,
+// and remove the folder that the next program works in.
+func (s *Server) dismiss() {
+	if s.process != nil {
+		s.process.kill()
+		s.process = nil
+	}
 }
 
 // ask dials and lets ready decide.

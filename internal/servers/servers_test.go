@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -59,6 +60,32 @@ func TestShared(t *testing.T) {
 	}
 	if c := NewRedis(t); c.Addr == a.Addr && c.Dir != "" {
 		t.Error("a test's own server is the shared one")
+	}
+}
+
+// TestLaunchAgain: what watches a program that has ended by itself does not remove
+// the folder of the one that takes its place.
+func TestLaunchAgain(t *testing.T) {
+	s := NewRedis(t)
+	if s.Dir == "" {
+		t.Skip("a server of others'")
+	}
+	first := s.process
+	if err := signal(first.cmd.Process.Pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-first.done
+	watch := first.watch
+	if err := s.launch(true); err != nil {
+		t.Fatal(err)
+	}
+	if watch.ProcessState == nil {
+		t.Error("the first program's watchdog is still there")
+	}
+	runtime.GC() // closes what nobody can reach
+	runtime.GC()
+	if _, err := os.Stat(s.Dir); err != nil {
+		t.Error(err)
 	}
 }
 
