@@ -287,10 +287,10 @@ func TestKilledReplica(t *testing.T) {
 			return echo(ctx, r, m)
 		})
 		kill()
-		mustEcho(t, x) // the other one serves at once
+		mustEcho(t, x) // the other one serves at once, unless the server has not noticed yet
 		all.Wait()
-		if fresh.Load() != 1 || again.Load() < requests {
-			t.Errorf("%d requests came marked and %d as new, want at least %d and 1", again.Load(), fresh.Load(), requests)
+		if fresh.Load() > 1 || again.Load() < requests || fresh.Load()+again.Load() < requests+1 {
+			t.Errorf("%d requests came marked and %d as new, want at least %d, at most 1, and %d in all", again.Load(), fresh.Load(), requests, requests+1)
 		}
 	})
 }
