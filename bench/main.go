@@ -42,6 +42,7 @@ type options struct {
 	write, check string
 	gobench      string
 	profile      string
+	memory       string
 	runner
 }
 
@@ -55,6 +56,7 @@ func bench(args []string, out, log io.Writer) error {
 	flags.StringVar(&o.check, "check", "", "compare the ratios with this benchmarks.json, and fail on a loss")
 	flags.StringVar(&o.gobench, "gobench", "", "write each round in the form of go test -bench to this file, for benchstat")
 	flags.StringVar(&o.profile, "cpuprofile", "", "write a profile of the whole run to this file")
+	flags.StringVar(&o.memory, "memprofile", "", "write a profile of all allocations of the run to this file")
 	flags.StringVar(&o.delayed, "plant", "", "delay the calls of this subject, to see that -check notices")
 	flags.DurationVar(&o.delay, "plant-delay", 20*time.Millisecond, "by so much")
 	flags.IntVar(&o.rounds, "rounds", 7, "rounds of each group")
@@ -79,7 +81,7 @@ func bench(args []string, out, log io.Writer) error {
 	return o.report(t, out)
 }
 
-func (o *options) measureAll() (*table, []*result, error) {
+func (o *options) measureAll() (_ *table, results []*result, err error) {
 	groups := plan()
 	if o.all {
 		groups = append(groups, everything()...)
@@ -109,6 +111,10 @@ func (o *options) measureAll() (*table, []*result, error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
+	if o.memory != "" {
+		runtime.MemProfileRate = 16 << 10
+		defer func() { err = errors.Join(err, writeAllocations(o.memory)) }()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	o.env = newEnv()
@@ -116,7 +122,6 @@ func (o *options) measureAll() (*table, []*result, error) {
 	m := thisMachine()
 	m.Rounds, m.RoundMS, m.Idle = o.rounds, o.length.Milliseconds(), o.idle
 	begin := time.Now()
-	var results []*result
 	for _, g := range groups {
 		fmt.Fprintf(o.log, "\n%s\n", g.name)
 		res, err := o.run(ctx, g)
@@ -130,6 +135,15 @@ func (o *options) measureAll() (*table, []*result, error) {
 	}
 	fmt.Fprintf(o.log, "\n%.0f s, %d processors\n", time.Since(begin).Seconds(), runtime.GOMAXPROCS(0))
 	return newTable(m, results), results, nil
+}
+
+// writeAllocations writes what has been allocated, and by whom.
+func writeAllocations(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
 }
 
 // report prints the targets and writes or compares what it was asked to.
