@@ -104,11 +104,7 @@ func (f *listener) acceptOpen(ctx context.Context, l *link, form transport.Form,
 func (f *listener) refuseConn(ctx context.Context, l *link, form transport.Form, r *refusal) {
 	l.form = form
 	p := &wire.Packet{Kind: wire.Response, Status: r.status, Msg: clip(r.msg, 512), Data: []byte("null")}
-	b, err := l.encode(p)
-	if err != nil {
-		return
-	}
-	if m, err := l.record(nil, [][]byte{b}); err == nil {
+	if m, err := l.alone(p); err == nil {
 		l.conn.Send(ctx, m)
 	}
 }
@@ -216,10 +212,8 @@ func (f *listener) confirm(ctx context.Context, l *link, s *secure.Session) ([]*
 	f.node.gate.remember(l.peer.remote, s.PeerKey.ID())
 	if r := f.node.register(l); r != nil {
 		// Sealed, since the peer is proved.
-		if b, err := l.encode(r.response(packets[0])); err == nil {
-			if m, err := l.record(nil, [][]byte{b}); err == nil {
-				l.conn.Send(ctx, m)
-			}
+		if m, err := l.alone(r.response(packets[0])); err == nil {
+			l.conn.Send(ctx, m)
 		}
 		return nil, errBusy
 	}

@@ -12,7 +12,7 @@ import (
 // server and handler together, raw JSON of 256 octets both ways. Whoever saves
 // some writes the new number here: it only goes down. Without the race detector,
 // which has pools lose some of what they hold, it is three or four less.
-const mostAllocations = 80
+const mostAllocations = 22
 
 func TestSealedCallAllocations(t *testing.T) {
 	s := newStage(t, way{connect: owtp.Websocket, suite: "aes"})

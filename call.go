@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"time"
 
 	"github.com/owtp-go/owtp/codec"
@@ -128,11 +129,10 @@ func (n *OWTPNode) newRequest(kind wire.Kind, pid, method string, params any, op
 	if err != nil {
 		return nil, err
 	}
-	nonce, err := n.nonce()
-	if err != nil {
+	p := &wire.Packet{Kind: kind, Method: method, Data: data, Format: wireFormat(format)}
+	if _, err := io.ReadFull(n.local.Rand, p.Nonce[:]); err != nil {
 		return nil, err
 	}
-	p := &wire.Packet{Kind: kind, Method: method, Nonce: nonce, Data: data, Format: wireFormat(format)}
 	if opts != nil {
 		p.SetMeta(opts.Meta)
 		p.Trace = opts.Trace
@@ -163,11 +163,10 @@ func (n *OWTPNode) finishCall(ctx context.Context, pid string, p *wire.Packet, o
 	if opts != nil && opts.Timeout > 0 {
 		timeout = opts.Timeout
 	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	deadline, _ := ctx.Deadline()
-	p.Remaining = uint64(max(time.Until(deadline).Milliseconds(), 1))
-	return n.send(ctx, cancel, pid, p, opts)
+	c := newCallContext(ctx, timeout)
+	defer c.end()
+	p.Remaining = uint64(max(time.Until(c.deadline).Milliseconds(), 1))
+	return n.send(c, c.end, pid, p, opts)
 }
 
 // send brings a request to a peer over whatever connects it and waits for the
@@ -199,6 +198,9 @@ func (n *OWTPNode) send(ctx context.Context, cancel context.CancelFunc, pid stri
 	if err == nil {
 		resp, err = n.newResponse(out)
 	}
+	if out.received {
+		out.resp.Release()
+	}
 	if err != nil {
 		return nil, n.callError(ctx, err, out.sent, pid, p)
 	}
@@ -219,6 +221,7 @@ func (n *OWTPNode) callBack(ctx context.Context, pid string, p *wire.Packet) (ou
 		}
 		out = outcome{req: p, proved: l.send != nil}
 		out.resp, out.sent, err = l.transact(ctx, p)
+		out.received = l.v1 == nil && out.resp != nil
 		if out.sent || err == nil || ctx.Err() != nil || l.usable() && !errors.Is(err, errReplaced) {
 			return out, err
 		}

@@ -30,6 +30,9 @@ func encodeData(f codec.Format, v any) ([]byte, error) {
 // logPanic reports whether an error is a panic of the program's own code, and logs
 // it if so: a peer is told nothing of it.
 func (n *OWTPNode) logPanic(err error, method string) bool {
+	if err == nil {
+		return false
+	}
 	var p *codec.PanicError
 	if !errors.As(err, &p) {
 		return false

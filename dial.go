@@ -53,11 +53,7 @@ func (r *remote) startOpen(ctx context.Context, l *link) error {
 	if l.peer.id, err = n.anonymousID(); err != nil {
 		return err
 	}
-	b, err := l.encode(&wire.Packet{Kind: wire.Open})
-	if err != nil {
-		return err
-	}
-	m, err := l.record(nil, [][]byte{b})
+	m, err := l.alone(&wire.Packet{Kind: wire.Open})
 	if err != nil {
 		return err
 	}

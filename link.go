@@ -50,10 +50,12 @@ type link struct {
 	mu      sync.Mutex
 	calls   map[wire.Nonce]*pending
 	running map[wire.Nonce]*handlerContext // the peer's requests
+	going   atomic.Int32                   // calls and requests under way
 	retired bool                           // no call begins any more
 	err     error                          // why it ended
 
 	born     time.Time
+	packets  []*wire.Packet // of the record that is read; the reader's
 	renewals int           // going-aways for renewal that came from the accepting side; the reader's
 	drained  chan struct{} // closed when the peer will call no more on this link
 }
@@ -113,7 +115,7 @@ func (l *link) readOne() error {
 	if l.v1 != nil {
 		return l.readV1()
 	}
-	m, err := l.conn.Recv(l.ctx)
+	m, err := l.conn.Recv(context.Background()) // until the link ends, which closes conn
 	if err != nil {
 		return err
 	}
@@ -142,7 +144,7 @@ func (l *link) open(m transport.Message) ([]*wire.Packet, error) {
 		if err != nil {
 			return nil, err
 		}
-		return wire.ParseRecord(body)
+		return l.parse(body)
 	}
 	typ, body, err := wire.ParseHeader(m.Data)
 	if err != nil {
@@ -151,11 +153,19 @@ func (l *link) open(m transport.Message) ([]*wire.Packet, error) {
 	if typ != wire.TypePackets {
 		return nil, fmt.Errorf("%w: message of type %d on an open connection", wire.ErrMalformed, typ)
 	}
-	return wire.ParseRecord(body)
+	return l.parse(body)
+}
+
+// parse reads a record into the slice of the one before.
+func (l *link) parse(body []byte) ([]*wire.Packet, error) {
+	packets, err := wire.AppendRecord(l.packets[:0], body)
+	l.packets = packets[:0]
+	return packets, err
 }
 
 func (l *link) dispatchAll(packets []*wire.Packet) error {
-	for _, p := range packets {
+	for i, p := range packets {
+		packets[i] = nil // it is whose it is now
 		if err := l.dispatch(p); err != nil {
 			return err
 		}
@@ -200,18 +210,7 @@ func (l *link) control(p *wire.Packet) error {
 	if l.v1 != nil {
 		return nil
 	}
-	b, err := l.encode(p)
-	if err != nil {
-		return err
-	}
-	return l.out.pushNow(l, b)
-}
-
-func (l *link) encode(p *wire.Packet) ([]byte, error) {
-	if l.form == transport.JSON {
-		return p.AppendJSON(nil)
-	}
-	return p.Append(nil), nil
+	return l.write(l.out.pushNow(l, outgoing{packet: p}))
 }
 
 // request starts the handler of a request, or refuses it.
@@ -237,8 +236,10 @@ func (l *link) request(p *wire.Packet) error {
 		return l.refuse(p, refuse(ErrReplayAttack, wire.ReasonCopy, "a request with this nonce is running"))
 	}
 	l.active.begin()
+	l.going.Add(1)
 	if !n.spawn(func() { l.handle(ctx, p) }) {
 		n.running.give(l.peer.id, len(p.Data))
+		l.going.Add(-1)
 		l.active.end()
 		return errNodeClosed
 	}
@@ -266,24 +267,31 @@ func (l *link) refuse(p *wire.Packet, r *refusal) error {
 	}
 	l.node.spawn(func() {
 		defer l.node.refusals.give(l.peer.id, 0)
-		l.answer(p, resp)
+		if l.answer(p, resp) {
+			l.out.run(l)
+		}
 	})
 	return nil
 }
 
 func (l *link) handle(ctx *handlerContext, p *wire.Packet) {
 	n := l.node
+	write := false
 	defer func() {
 		ctx.end()
 		l.mu.Lock()
 		delete(l.running, p.Nonce)
 		l.mu.Unlock()
 		n.running.give(l.peer.id, len(p.Data))
+		l.going.Add(-1)
 		l.active.end()
+		if write { // the request is over, and this goroutine as good as another
+			l.out.run(l)
+		}
 	}()
 	resp, closeAfter := l.serve(ctx, p)
 	if p.Kind != wire.OneWay {
-		l.answer(p, resp)
+		write = l.answer(p, resp)
 	}
 	if closeAfter {
 		l.closeGently()
@@ -310,21 +318,20 @@ func (l *link) serve(ctx *handlerContext, p *wire.Packet) (resp *wire.Packet, cl
 	return resp, closeAfter
 }
 
-// answer proves the response as the mode asks and queues it.
-func (l *link) answer(p, resp *wire.Packet) {
+// answer proves the response as the mode asks and queues it. If it returns true
+// the caller runs the writer.
+func (l *link) answer(p, resp *wire.Packet) (run bool) {
 	if l.mode.Signed() {
 		if err := l.node.signResponse(resp, p, l.peer, l.mode, l.ownEpoch); err != nil {
 			l.fail(err)
-			return
+			return false
 		}
 	}
-	b, err := l.encode(resp)
-	if err == nil {
-		err = l.out.push(l.ctx, l, b)
-	}
+	run, err := l.out.push(l.ctx, l, outgoing{packet: resp})
 	if err != nil && !l.ended() {
 		l.fail(err)
 	}
+	return run
 }
 
 // proves reports whether the answers that are taken are the peer's own.

@@ -182,12 +182,11 @@ func (asksForRenewal) ServeConn(ctx context.Context, c transport.Conn) {
 	if _, err := c.Recv(ctx); err != nil {
 		return
 	}
-	l := &link{form: transport.JSON}
-	b, err := l.encode(&wire.Packet{Kind: wire.Open})
+	b, err := (&wire.Packet{Kind: wire.Open}).AppendJSON(nil)
 	if err != nil || c.Send(ctx, transport.Message{Form: transport.JSON, Data: b}) != nil {
 		return
 	}
-	one, err := l.encode(&wire.Packet{Kind: wire.GoingAway, Reason: wire.ReasonRenew})
+	one, err := (&wire.Packet{Kind: wire.GoingAway, Reason: wire.ReasonRenew}).AppendJSON(nil)
 	if err != nil {
 		return
 	}

@@ -2,6 +2,7 @@ package owtp
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/owtp-go/owtp/internal/legacy"
@@ -13,10 +14,36 @@ import (
 // reader never waits for a caller; it is closed if the link ends first.
 type pending struct {
 	answer chan *wire.Packet
+	timer  *time.Timer // runs in ends only
 
 	// In version 1, in its place:
 	legacy chan *legacy.Packet
 	method string // that the answer must repeat
+}
+
+// pendings are those of version 2 that nobody waits for any more and nobody can
+// answer.
+var pendings = sync.Pool{New: func() any {
+	c := &pending{answer: make(chan *wire.Packet, 1), timer: time.NewTimer(time.Hour)}
+	c.timer.Stop()
+	return c
+}}
+
+func (c *pending) release() {
+	if c.timer != nil {
+		c.timer.Stop()
+		pendings.Put(c)
+	}
+}
+
+// ends returns what is closed or sends when ctx ends. Most calls are answered
+// before that, and the context of one needs no context of the standard library's.
+func (c *pending) ends(ctx context.Context) (expired <-chan time.Time, parted <-chan struct{}) {
+	if h, ok := ctx.(*callContext); ok {
+		c.timer.Reset(time.Until(h.deadline))
+		return c.timer.C, h.parent.Done()
+	}
+	return nil, ctx.Done()
 }
 
 // end is for a call whose link has ended.
@@ -54,30 +81,33 @@ func (l *link) call(ctx context.Context, p *wire.Packet) (resp *wire.Packet, sen
 			return nil, false, err
 		}
 	}
-	b, err := l.encode(p)
-	if err != nil {
-		return nil, false, err
-	}
-	c := &pending{answer: make(chan *wire.Packet, 1)}
+	c := pendings.Get().(*pending)
 	if err := l.expect(p.Nonce, c); err != nil {
+		c.release()
 		return nil, false, err
 	}
-	if err := l.out.push(ctx, l, b); err != nil {
-		l.unexpect(p.Nonce)
+	if err := l.write(l.out.push(ctx, l, outgoing{packet: p})); err != nil {
+		l.unexpect(p.Nonce, c)
 		return nil, false, err
 	}
+	expired, parted := c.ends(ctx)
 	select {
 	case resp, ok := <-c.answer:
+		l.going.Add(-1)
 		if !ok {
 			return nil, true, newError(ErrNetworkDisconnected, "the connection ended before the answer: %w", l.cause())
 		}
+		c.release()
 		return resp, true, l.node.checkResponse(resp, p, l.peer)
-	case <-ctx.Done():
-		l.unexpect(p.Nonce)
-		// The handler has no more reason to run. This may come too late.
-		l.control(&wire.Packet{Kind: wire.Cancel, Nonce: p.Nonce, CallKey: p.CallKey})
-		return nil, true, ctx.Err()
+	case <-expired:
+		err = context.DeadlineExceeded
+	case <-parted:
+		err = ctx.Err()
 	}
+	l.unexpect(p.Nonce, c)
+	// The handler has no more reason to run. This may come too late.
+	l.control(&wire.Packet{Kind: wire.Cancel, Nonce: p.Nonce, CallKey: p.CallKey})
+	return nil, true, err
 }
 
 // notify sends a one-way packet.
@@ -90,11 +120,7 @@ func (l *link) notify(ctx context.Context, p *wire.Packet) error {
 			return err
 		}
 	}
-	b, err := l.encode(p)
-	if err != nil {
-		return err
-	}
-	return l.out.push(ctx, l, b)
+	return l.write(l.out.push(ctx, l, outgoing{packet: p}))
 }
 
 func (l *link) sign(p *wire.Packet) error {
@@ -116,13 +142,23 @@ func (l *link) expect(nonce wire.Nonce, c *pending) error {
 		return newError(ErrTooManyRequests, "%d calls wait on one connection already", len(l.calls))
 	}
 	l.calls[nonce] = c
+	l.going.Add(1)
 	return nil
 }
 
-func (l *link) unexpect(nonce wire.Nonce) {
+// unexpect gives a call up. If an answer is on its way to it nobody else may
+// have c yet.
+func (l *link) unexpect(nonce wire.Nonce, c *pending) {
+	l.going.Add(-1)
 	l.mu.Lock()
-	delete(l.calls, nonce)
+	mine := l.calls[nonce] == c
+	if mine {
+		delete(l.calls, nonce)
+	}
 	l.mu.Unlock()
+	if mine {
+		c.release()
+	}
 }
 
 // ping asks the peer for a sign of life. A finish may ride on it.

@@ -42,6 +42,7 @@ type outcome struct {
 	resp, req *wire.Packet
 	sent      bool // the peer may have got it, in one attempt or another
 	proved    bool // the answer is as strong as a mode with proof
+	received  bool // from a connection's reader, and nobody else has resp
 }
 
 // exchange sends a request and returns the verified answer. After a broken
@@ -79,7 +80,7 @@ func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) 
 			r.keyed.sent(p.CallKey, a.epoch, r.node.recordLife(p))
 		}
 		again, reason := t.judge(a, err)
-		out = outcome{a.resp, &q, a.sent || t.maybe, a.mode != wire.ModeOpen}
+		out = outcome{resp: a.resp, req: &q, sent: a.sent || t.maybe, proved: a.mode != wire.ModeOpen}
 		if !again {
 			if errors.Is(ctx.Err(), context.Canceled) && a.sent && (a.mode != wire.ModeOpen || r.queues.Reply != "") {
 				r.cancelCall(&q)
@@ -270,8 +271,11 @@ func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) 
 		if err != nil {
 			return outcome{sent: maybe}, err
 		}
-		q := *p
+		p.Unprove() // of the attempt before
+		q := p
 		if maybe {
+			again := *p
+			q = &again
 			if q.Nonce, err = r.node.nonce(); err != nil {
 				return outcome{sent: true}, err
 			}
@@ -279,7 +283,7 @@ func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) 
 				return outcome{sent: true}, newError(ErrOutcomeUnknown, "the peer has restarted or forgotten since the first attempt; whether the call ran is not known")
 			}
 		}
-		resp, sent, err := l.transact(ctx, &q)
+		resp, sent, err := l.transact(ctx, q)
 		if err == nil && maybe && ofAttempt(resp) {
 			return outcome{sent: true}, errAttemptRefused
 		}
@@ -295,7 +299,7 @@ func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) 
 		}
 		again := !p.CallKey.IsZero() || repeatable && attempts < maxAttempts
 		if err == nil || !again || p.Kind != wire.Request || !l.proves() || !l.ended() && !errors.Is(err, errV1Forgot) || ctx.Err() != nil {
-			return outcome{resp, &q, maybe, l.proves()}, err
+			return outcome{resp: resp, req: q, sent: maybe, proved: l.proves(), received: l.v1 == nil && resp != nil}, err
 		}
 		if !sleep(ctx, firstPause/2) {
 			return outcome{sent: maybe}, ctx.Err()

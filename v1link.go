@@ -134,7 +134,7 @@ func (l *link) refuseV1(p *legacy.Packet, r *refusal) error {
 	if err != nil {
 		return err
 	}
-	return l.out.pushNow(l, b)
+	return l.write(l.out.pushNow(l, outgoing{octets: b}))
 }
 
 func (l *link) answerV1(answer *legacy.Packet) {
@@ -143,7 +143,7 @@ func (l *link) answerV1(answer *legacy.Packet) {
 	}
 	b, err := answer.Append(nil)
 	if err == nil {
-		err = l.out.push(l.ctx, l, b)
+		err = l.write(l.out.push(l.ctx, l, outgoing{octets: b}))
 	}
 	if err != nil && !l.ended() {
 		l.fail(err)
@@ -176,18 +176,19 @@ func (l *link) askV1(ctx context.Context, q *legacy.Packet) (answer *legacy.Pack
 	if err := l.expect(key, c); err != nil {
 		return nil, false, err
 	}
-	if err := l.out.push(ctx, l, b); err != nil {
-		l.unexpect(key)
+	if err := l.write(l.out.push(ctx, l, outgoing{octets: b})); err != nil {
+		l.unexpect(key, c)
 		return nil, false, err
 	}
 	select {
 	case answer, ok := <-c.legacy:
+		l.going.Add(-1)
 		if !ok {
 			return nil, true, newError(ErrNetworkDisconnected, "the connection ended before the answer: %w", l.cause())
 		}
 		return answer, true, nil
 	case <-ctx.Done():
-		l.unexpect(key)
+		l.unexpect(key, c)
 		return nil, true, ctx.Err()
 	}
 }

@@ -2,6 +2,8 @@ package owtp
 
 import (
 	"context"
+	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,7 +18,7 @@ import (
 // something to write and none otherwise; no lock is held while it writes.
 type writer struct {
 	mu      sync.Mutex
-	queue   [][]byte
+	queue   []*batch // to be sent in this order; the last one takes more
 	octets  int
 	writing bool
 	space   chan struct{} // closed when room appears; nil if nobody waits
@@ -30,14 +32,53 @@ const (
 	controlRoom = 64 << 10
 	// packetCost is what a queued packet costs beside its octets.
 	packetCost = 64
+	// largePacket is from where a packet is written out before the lock is
+	// taken, which nobody should wait for that long.
+	largePacket = 8 << 10
 )
 
-// push queues a packet and waits for room if it must.
-func (w *writer) push(ctx context.Context, l *link, b []byte) error {
+// A batch is a message in the making: packets one behind the other, which go out
+// together.
+type batch struct {
+	data    []byte
+	packets int
+	cost    int // of the queue's octets
+}
+
+// batches are what messages are made in.
+var batches = sync.Pool{New: func() any { return &batch{data: make([]byte, 0, 4096)} }}
+
+func (b *batch) release() {
+	if cap(b.data) <= 2*maxBatch {
+		*b = batch{data: b.data[:0]}
+		batches.Put(b)
+	}
+}
+
+// An outgoing packet is one, or the octets of one that is written out already.
+type outgoing struct {
+	packet *wire.Packet
+	octets []byte
+}
+
+// size is about as many octets as it will have.
+func (o outgoing) size() int {
+	if o.packet == nil {
+		return len(o.octets)
+	}
+	return o.packet.Room()
+}
+
+// push queues a packet and waits for room if it must. If it returns true the
+// caller runs the writer.
+func (w *writer) push(ctx context.Context, l *link, o outgoing) (run bool, err error) {
+	if o, err = l.prepared(o); err != nil {
+		return false, err
+	}
 	for {
 		w.mu.Lock()
-		if w.octets == 0 || w.octets+len(b)+packetCost <= l.node.cfg.Limits.MaxQueued {
-			return w.add(l, b)
+		if w.octets == 0 || w.octets+o.size()+packetCost <= l.node.cfg.Limits.MaxQueued {
+			return w.add(l, o)
 		}
 		if w.space == nil {
 			w.space = make(chan struct{})
@@ -47,146 +88,193 @@ func (w *writer) push(ctx context.Context, l *link, b []byte) error {
 		select {
 		case <-space:
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		case <-l.ctx.Done():
-			return context.Cause(l.ctx)
+			return false, context.Cause(l.ctx)
 		}
 	}
 }
 
 // pushNow queues a control packet. A peer that makes us queue more of them than
 // it reads is cut off.
-func (w *writer) pushNow(l *link, b []byte) error {
+func (w *writer) pushNow(l *link, o outgoing) (run bool, err error) {
 	w.mu.Lock()
 	most := controlRoom // nothing else makes an unproved peer's queue long
 	if l.send != nil {
 		most += l.node.cfg.Limits.MaxQueued
 	}
-	if w.octets+len(b)+packetCost > most && w.octets > 0 {
+	if w.octets+o.size()+packetCost > most && w.octets > 0 {
 		w.mu.Unlock()
-		return errSlowPeer
+		return false, errSlowPeer
 	}
-	return w.add(l, b)
+	return w.add(l, o)
 }
 
 var errSlowPeer = newError(ErrNetworkDisconnected, "the peer does not read what it asks for")
 
 // add is called with the lock held and releases it.
-func (w *writer) add(l *link, b []byte) error {
+func (w *writer) add(l *link, o outgoing) (run bool, err error) {
+	defer w.mu.Unlock()
 	if l.ended() {
-		w.mu.Unlock()
-		return context.Cause(l.ctx)
+		return false, context.Cause(l.ctx)
 	}
-	// Ten thousand strangers who do not read what they ask for share a budget.
-	if l.send == nil && !l.node.unread.Take(len(b)+packetCost) {
-		w.mu.Unlock()
-		return errSlowPeer
+	var b *batch
+	if n := len(w.queue); n > 0 && w.queue[n-1].takes(l, o) {
+		b = w.queue[n-1]
+	} else {
+		b = batches.Get().(*batch)
+		w.queue = append(w.queue, b)
 	}
-	w.queue = append(w.queue, b)
-	w.octets += len(b) + packetCost
-	start := !w.writing
-	w.writing = true
-	w.mu.Unlock()
-	if start && !l.node.spawn(func() { w.run(l) }) {
-		return errNodeClosed
+	before := len(b.data)
+	if err = b.add(l, o); err == nil {
+		cost := len(b.data) - before + packetCost
+		// Ten thousand strangers who do not read what they ask for share a budget.
+		if l.send != nil || l.node.unread.Take(cost) {
+			b.packets++
+			b.cost += cost
+			w.octets += cost
+			run = !w.writing
+			w.writing = true
+			return run, nil
+		}
+		err = errSlowPeer
+	}
+	if b.data = b.data[:before]; b.packets == 0 {
+		w.queue = w.queue[:len(w.queue)-1]
+		b.release()
+	}
+	return false, err
+}
+
+// takes reports whether one more packet may go out with those that are in b.
+func (b *batch) takes(l *link, o outgoing) bool {
+	return l.v1 == nil && b.packets < wire.MaxRecordPackets && len(b.data)+o.size() <= maxBatch
+}
+
+func (b *batch) add(l *link, o outgoing) (err error) {
+	if l.form == transport.JSON {
+		if b.packets > 0 {
+			b.data = append(b.data, '\n')
+		}
+		if o.packet == nil {
+			b.data = append(b.data, o.octets...)
+			return nil
+		}
+		b.data, err = o.packet.AppendJSON(b.data)
+		return err
+	}
+	if b.packets == 0 {
+		b.data = wire.AppendHeader(b.data, l.typeOfRecord())
+	}
+	if o.packet == nil {
+		b.data = wire.AppendRecordPacket(b.data, o.octets)
+	} else {
+		b.data = o.packet.AppendToRecord(b.data)
 	}
 	return nil
 }
 
-// take removes the next batch, or reports that there is none and the writer is
+// prepared writes a large packet out.
+func (l *link) prepared(o outgoing) (outgoing, error) {
+	if o.packet == nil || o.size() < largePacket {
+		return o, nil
+	}
+	if l.form == transport.JSON {
+		b, err := o.packet.AppendJSON(nil)
+		return outgoing{octets: b}, err
+	}
+	return outgoing{octets: o.packet.Append(nil)}, nil
+}
+
+func (l *link) typeOfRecord() wire.MessageType {
+	if l.send != nil {
+		return wire.TypeRecord
+	}
+	return wire.TypePackets
+}
+
+// take removes the next batch, or returns nil if there is none and the writer is
 // done.
-func (w *writer) take(l *link, batch [][]byte) [][]byte {
+func (w *writer) take(l *link) *batch {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	size, n := 0, 0
-	for n < len(w.queue) && n < wire.MaxRecordPackets {
-		if n > 0 && (l.v1 != nil || size+len(w.queue[n]) > maxBatch) {
-			break
-		}
-		size += len(w.queue[n])
-		n++
+	if w.space != nil {
+		close(w.space)
+		w.space = nil
 	}
-	batch = append(batch[:0], w.queue[:n]...)
-	clear(w.queue[:n])
-	if w.queue = w.queue[n:]; len(w.queue) == 0 {
-		w.queue = nil
-	}
-	w.octets -= size + n*packetCost
-	if l.send == nil {
-		l.node.unread.Give(size + n*packetCost)
-	}
-	if n == 0 {
+	if len(w.queue) == 0 {
 		w.writing = false
 		if w.idle != nil {
 			close(w.idle)
 			w.idle = nil
 		}
+		return nil
 	}
-	if w.space != nil {
-		close(w.space)
-		w.space = nil
+	b := w.queue[0]
+	w.queue[copy(w.queue, w.queue[1:])] = nil
+	w.queue = w.queue[:len(w.queue)-1]
+	w.octets -= b.cost
+	if l.send == nil {
+		l.node.unread.Give(b.cost)
 	}
-	return batch
+	return b
 }
 
+// run writes until nothing is left to write.
 func (w *writer) run(l *link) {
-	var batch [][]byte
-	buf := buffers.Get().(*[]byte)
-	defer buffers.Put(buf)
 	for {
+		if l.crowded() {
+			runtime.Gosched() // who is about to send goes along
+		}
 		l.pace()
-		if batch = w.take(l, batch); len(batch) == 0 {
+		b := w.take(l)
+		if b == nil {
 			return
 		}
-		message, err := l.record((*buf)[:0], batch)
+		message, err := l.finished(b)
 		if err == nil {
-			*buf = message.Data
-			ctx, cancel := context.WithTimeout(l.ctx, l.node.cfg.Limits.BodyTimeout)
-			err = l.conn.Send(ctx, message)
-			cancel()
+			err = l.conn.Send(context.Background(), message) // until BodyTimeout, or the link ends
 		}
-		if cap(*buf) > 2*maxBatch {
-			*buf = make([]byte, 0, maxBatch)
-		}
+		b.release()
 		if err != nil {
 			l.fail(err)
 		}
 	}
 }
 
-// buffers are what records are built in.
-var buffers = sync.Pool{New: func() any { b := make([]byte, 0, 4096); return &b }}
+// crowded reports whether others are likely to send at the same time.
+func (l *link) crowded() bool { return l.going.Load() > 1 }
 
-// record builds one message of the packets.
-func (l *link) record(b []byte, batch [][]byte) (transport.Message, error) {
-	if l.form == transport.JSON {
-		for i, p := range batch {
-			if i > 0 {
-				b = append(b, '\n')
-			}
-			b = append(b, p...)
-		}
-		return transport.Message{Form: transport.JSON, Data: b}, nil
+// write runs the writer on a goroutine of its own, if it is to run.
+func (l *link) write(run bool, err error) error {
+	if run && !l.node.spawn(func() { l.out.run(l) }) {
+		return errNodeClosed
 	}
-	typ := wire.TypePackets
-	if l.send != nil {
-		typ = wire.TypeRecord
-	}
-	b = wire.AppendHeader(b, typ)
-	for _, p := range batch {
-		b = wire.AppendRecordPacket(b, p)
-	}
+	return err
+}
+
+// finished seals a batch, if the link does that.
+func (l *link) finished(b *batch) (transport.Message, error) {
+	m := transport.Message{Form: l.form, Data: b.data}
 	if l.send == nil {
-		return transport.Message{Form: transport.Binary, Data: b}, nil
+		return m, nil
 	}
-	for cap(b)-len(b) < secure.Overhead {
-		b = append(b, make([]byte, secure.Overhead)...)[:len(b)]
-	}
-	b, err := l.send.Seal(b)
+	b.data = slices.Grow(b.data, secure.Overhead)
+	var err error
+	m.Data, err = l.send.Seal(b.data)
 	if l.send.Used() >= renewShare {
 		l.renew()
 	}
-	return transport.Message{Form: transport.Binary, Data: b}, err
+	return m, err
+}
+
+// alone makes a message of one packet, for the first steps of a link.
+func (l *link) alone(p *wire.Packet) (transport.Message, error) {
+	b := new(batch)
+	if err := b.add(l, outgoing{packet: p}); err != nil {
+		return transport.Message{}, err
+	}
+	return l.finished(b)
 }
 
 // flush waits until all that is queued has been written, with a bound.

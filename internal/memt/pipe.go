@@ -7,7 +7,9 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"sync"
+	"time"
 
 	"github.com/owtp-go/owtp/transport"
 )
@@ -21,6 +23,7 @@ const backlog = 16
 type conn struct {
 	out, in       chan transport.Message
 	maxMessage    int
+	patience      time.Duration // for one message to be written
 	local, remote string
 
 	end  *ending // of this side
@@ -44,14 +47,15 @@ func (e *ending) end(why error) {
 // Pipe returns the two ends of a connection that nobody listens for. Messages
 // of any size pass.
 func Pipe() (a, b transport.Conn) {
-	return newPipe("pipe", math.MaxInt, math.MaxInt)
+	endless := transport.Config{MaxMessage: math.MaxInt, BodyTimeout: math.MaxInt64}
+	return newPipe("pipe", endless, endless)
 }
 
-func newPipe(name string, nearMax, farMax int) (near, far *conn) {
+func newPipe(name string, nearCfg, farCfg transport.Config) (near, far *conn) {
 	there, back := make(chan transport.Message, backlog), make(chan transport.Message, backlog)
 	nearEnd, farEnd := &ending{done: make(chan struct{})}, &ending{done: make(chan struct{})}
-	near = &conn{out: there, in: back, maxMessage: nearMax, local: name + "/dialler", remote: name, end: nearEnd, peer: farEnd}
-	far = &conn{out: back, in: there, maxMessage: farMax, local: name, remote: name + "/dialler", end: farEnd, peer: nearEnd}
+	near = &conn{out: there, in: back, maxMessage: nearCfg.MaxMessage, patience: nearCfg.BodyTimeout, local: name + "/dialler", remote: name, end: nearEnd, peer: farEnd}
+	far = &conn{out: back, in: there, maxMessage: farCfg.MaxMessage, patience: farCfg.BodyTimeout, local: name, remote: name + "/dialler", end: farEnd, peer: nearEnd}
 	return near, far
 }
 
@@ -71,6 +75,15 @@ func (c *conn) Send(ctx context.Context, m transport.Message) error {
 	select {
 	case c.out <- m:
 		return nil
+	default:
+	}
+	t := time.NewTimer(c.patience)
+	defer t.Stop()
+	select {
+	case c.out <- m:
+		return nil
+	case <-t.C:
+		return transport.NotSent(fmt.Errorf("owtp: the peer does not read: %w", os.ErrDeadlineExceeded))
 	case <-c.end.done:
 		return transport.NotSent(closedHere())
 	case <-c.peer.done:

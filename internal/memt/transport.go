@@ -53,7 +53,7 @@ func (*Transport) DialConn(ctx context.Context, cfg transport.Config) (transport
 	if err := l.place(ctx, cfg.HandshakeTimeout); err != nil {
 		return nil, transport.NotSent(err)
 	}
-	near, far := newPipe(cfg.Address, cfg.MaxMessage, l.cfg.MaxMessage)
+	near, far := newPipe(cfg.Address, cfg, l.cfg)
 	if !l.accept(far) {
 		return nil, transport.NotSent(fmt.Errorf("owtp: the memory listener %q has closed: %w", cfg.Address, net.ErrClosed))
 	}

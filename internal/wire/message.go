@@ -48,20 +48,38 @@ func ParseHeader(b []byte) (MessageType, []byte, error) {
 // a record: field 1 of Record in owtp.proto, repeated.
 func AppendRecordPacket(b, packet []byte) []byte { return appendOctets(b, 1, packet) }
 
+// AppendToRecord appends p to the body of a record.
+func (p *Packet) AppendToRecord(b []byte) []byte {
+	// The length comes first and is known last. Almost always the room for it
+	// is right; otherwise the packet moves to where its length ends.
+	prefix := 1 + 2
+	if p.Room() >= 1<<14 {
+		prefix = 1 + binary.MaxVarintLen32
+	}
+	at := len(b)
+	b = slices.Grow(b, prefix+p.Room())[:at+prefix]
+	b = p.Append(b)
+	n := len(b) - at - prefix
+	if n >= 1<<7 && n < 1<<14 && prefix == 1+2 {
+		b[at] = 1<<3 | typeBytes
+		binary.PutUvarint(b[at+1:], uint64(n))
+		return b
+	}
+	return AppendRecordPacket(b[:at], b[at+prefix:])
+}
+
 // AppendMessage appends a message of type packets that holds p alone.
 func (p *Packet) AppendMessage(b []byte) []byte {
-	const prefix = 1 + binary.MaxVarintLen64
-	b = AppendHeader(slices.Grow(b, HeaderSize+prefix+p.room()), TypePackets)
-	at := len(b)
-	b = p.Append(append(b, make([]byte, prefix)...))
-	return AppendRecordPacket(b[:at], b[at+prefix:]) // moved to where its length ends
+	return p.AppendToRecord(AppendHeader(slices.Grow(b, HeaderSize+1+binary.MaxVarintLen32+p.Room()), TypePackets))
 }
 
 // ParseRecord reads the packets of a record's body: all of them or, if one is
 // wrong, none, so that half a record has no effect.
-func ParseRecord(b []byte) ([]*Packet, error) {
+func ParseRecord(b []byte) ([]*Packet, error) { return AppendRecord(nil, b) }
+
+// AppendRecord is ParseRecord that appends to packets, which has none yet.
+func AppendRecord(packets []*Packet, b []byte) ([]*Packet, error) {
 	r := reader{rest: b}
-	var packets []*Packet
 	for r.next(1) {
 		if r.field != 1 {
 			r.unknown()

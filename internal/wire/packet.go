@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -142,7 +143,7 @@ func (p *Packet) Key() Nonce {
 // AppendUnsigned appends the strict binary form without the signature: the
 // octets that a signature and a digest cover, after their label.
 func (p *Packet) AppendUnsigned(b []byte) []byte {
-	b = slices.Grow(b, p.room())
+	b = slices.Grow(b, p.Room())
 	b = appendUint(b, 1, Version)
 	b = appendUint(b, 2, uint64(p.Kind))
 	b = appendOctets(b, 3, p.Method)
@@ -169,10 +170,10 @@ func (p *Packet) AppendUnsigned(b []byte) []byte {
 	return appendOctets(b, 22, p.Handshake)
 }
 
-// room is at least the length of the binary form with a signature: growing step
+// Room is at least the length of the binary form with a signature: growing step
 // by step would copy the data several times. The constants are what all numbers
 // and fixed fields take and the tags and lengths of the others.
-func (p *Packet) room() int {
+func (p *Packet) Room() int {
 	n := 128 + len(p.Method) + len(p.Data) + len(p.Format) + len(p.Trace) + len(p.SenderKey) +
 		len(p.ReplyTo) + len(p.Msg) + len(p.Handshake)
 	if p.Mode != 0 || p.SenderKey != nil { // signed, or about to be
@@ -191,15 +192,34 @@ func appendMeta(b []byte, m MetaEntry) []byte {
 	return appendOctets(b, 11, entry)
 }
 
+// Unprove takes away what a signature and its signer have added.
+func (p *Packet) Unprove() {
+	p.Time, p.SenderKey, p.Recipient, p.Epoch, p.Digest = 0, nil, ID{}, Nonce{}, Digest{}
+	p.Mode, p.Transport, p.Signature = 0, 0, nil
+}
+
 // Append appends the strict binary form.
 func (p *Packet) Append(b []byte) []byte {
 	return appendOctets(p.AppendUnsigned(b), 23, p.Signature)
 }
 
+// spare are packets that were released.
+var spare = sync.Pool{New: func() any { return new(Packet) }}
+
+// Release gives back a packet that came from a Parse and that nobody uses any
+// more. The octets that it aliases stay whose they are. Who keeps a packet, or
+// does not know who else does, just leaves it to the collector.
+func (p *Packet) Release() {
+	*p = Packet{Method: p.Method, Format: p.Format} // names come again, and then cost nothing
+	spare.Put(p)
+}
+
 // ParsePacket reads one packet in the strict binary form; all of b belongs to
 // it. The packet aliases b.
 func ParsePacket(b []byte) (*Packet, error) {
-	p := new(Packet)
+	p := spare.Get().(*Packet)
+	method, format := p.Method, p.Format
+	p.Method, p.Format = "", ""
 	r := reader{rest: b}
 	version := false
 	for r.next(11) {
@@ -210,7 +230,14 @@ func ParsePacket(b []byte) (*Packet, error) {
 			}
 			continue
 		}
-		p.readField(&r)
+		switch r.field {
+		case 3:
+			p.Method = r.textAs(method, MaxMethod)
+		case 8:
+			p.Format = r.textAs(format, MaxFormat)
+		default:
+			p.readField(&r)
+		}
 	}
 	if r.err != nil {
 		return nil, r.err
@@ -231,8 +258,6 @@ func (p *Packet) readField(r *reader) {
 	switch r.field {
 	case 2:
 		p.Kind = Kind(r.uint(uint64(Open)))
-	case 3:
-		p.Method = r.text(MaxMethod)
 	case 4:
 		r.fixed(p.Nonce[:])
 	case 5:
@@ -241,8 +266,6 @@ func (p *Packet) readField(r *reader) {
 		p.Time = r.uint(1<<63 - 1)
 	case 7:
 		p.Data = r.octets(len(r.oct))
-	case 8:
-		p.Format = r.text(MaxFormat)
 	case 9:
 		p.Remaining = r.uint(1<<63 - 1)
 	case 10:

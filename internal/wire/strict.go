@@ -181,6 +181,14 @@ func (r *reader) text(limit int) string {
 	return string(b)
 }
 
+// textAs is text that is probably the same as last time.
+func (r *reader) textAs(last string, limit int) string {
+	if r.typ == typeBytes && string(r.oct) == last && len(last) <= limit {
+		return last
+	}
+	return r.text(limit)
+}
+
 func versionError(v uint64) error {
 	return fmt.Errorf("%w: %d, this node speaks %d", ErrVersion, v, Version)
 }

@@ -1,0 +1,81 @@
+package owtp
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// A callContext is the context of one call of the program's: its parent's with a
+// deadline. Over a connection nobody but the call itself waits for its end, so
+// that a context of the standard library's, its timer and its entry at the parent
+// are made only when somebody else does. Who made it calls end.
+type callContext struct {
+	parent   context.Context
+	deadline time.Time
+
+	mu     sync.Mutex
+	std    context.Context
+	cancel context.CancelFunc // of std
+	ended  bool
+}
+
+func newCallContext(parent context.Context, timeout time.Duration) *callContext {
+	c := &callContext{parent: parent, deadline: time.Now().Add(timeout)}
+	if d, ok := parent.Deadline(); ok && d.Before(c.deadline) {
+		c.deadline = d
+	}
+	return c
+}
+
+// Deadline implements [context.Context].
+func (c *callContext) Deadline() (time.Time, bool) { return c.deadline, true }
+
+// Done implements [context.Context].
+func (c *callContext) Done() <-chan struct{} { return c.standard().Done() }
+
+// Err implements [context.Context].
+func (c *callContext) Err() error {
+	c.mu.Lock()
+	fresh := c.std == nil && !c.ended
+	c.mu.Unlock()
+	if fresh && time.Now().Before(c.deadline) {
+		return c.parent.Err()
+	}
+	return c.standard().Err()
+}
+
+// Value implements [context.Context]. The standard library asks for its own
+// contexts by it, where that of the parent would be the wrong one.
+func (c *callContext) Value(key any) any {
+	c.mu.Lock()
+	std := c.std
+	c.mu.Unlock()
+	if std != nil {
+		return std.Value(key)
+	}
+	return c.parent.Value(key)
+}
+
+// standard returns the context of the standard library's.
+func (c *callContext) standard() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.std == nil {
+		c.std, c.cancel = context.WithDeadline(c.parent, c.deadline)
+		if c.ended {
+			c.cancel()
+		}
+	}
+	return c.std
+}
+
+// end ends the context.
+func (c *callContext) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ended = true
+	if c.cancel != nil {
+		c.cancel()
+	}
+}
