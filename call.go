@@ -129,7 +129,7 @@ func (n *OWTPNode) newRequest(kind wire.Kind, pid, method string, params any, op
 	if err != nil {
 		return nil, err
 	}
-	p := &wire.Packet{Kind: kind, Method: method, Data: data, Format: wireFormat(format)}
+	p := wire.NewPacket(wire.Packet{Kind: kind, Method: method, Data: data, Format: wireFormat(format)})
 	if _, err := io.ReadFull(n.local.Rand, p.Nonce[:]); err != nil {
 		return nil, err
 	}
@@ -166,12 +166,12 @@ func (n *OWTPNode) finishCall(ctx context.Context, pid string, p *wire.Packet, o
 	c := newCallContext(ctx, timeout)
 	defer c.end()
 	p.Remaining = uint64(max(time.Until(c.deadline).Milliseconds(), 1))
-	return n.send(c, c.end, pid, p, opts)
+	return n.send(c, pid, p, opts)
 }
 
 // send brings a request to a peer over whatever connects it and waits for the
-// verified answer. It is the mirror image of serve and run. cancel ends ctx.
-func (n *OWTPNode) send(ctx context.Context, cancel context.CancelFunc, pid string, p *wire.Packet, opts *CallOptions) (*Response, error) {
+// verified answer. It is the mirror image of serve and run.
+func (n *OWTPNode) send(ctx *callContext, pid string, p *wire.Packet, opts *CallOptions) (*Response, error) {
 	var out outcome
 	var err error
 	repeatable := opts != nil && opts.Repeatable
@@ -182,7 +182,7 @@ func (n *OWTPNode) send(ctx context.Context, cancel context.CancelFunc, pid stri
 	switch {
 	case r != nil && r.exch != nil:
 		var leave func()
-		if leave, err = n.join(cancel); err == nil {
+		if leave, err = n.join(ctx.end); err == nil {
 			out, err = r.exchange(ctx, p, repeatable)
 			leave()
 		}
@@ -198,11 +198,12 @@ func (n *OWTPNode) send(ctx context.Context, cancel context.CancelFunc, pid stri
 	if err == nil {
 		resp, err = n.newResponse(out)
 	}
-	if out.received {
-		out.resp.Release()
-	}
 	if err != nil {
 		return nil, n.callError(ctx, err, out.sent, pid, p)
+	}
+	if out.received {
+		out.resp.Release()
+		p.Release()
 	}
 	return resp, nil
 }

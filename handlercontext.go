@@ -21,8 +21,8 @@ type handlerContext struct {
 	node     *OWTPNode
 	parent   context.Context
 	deadline time.Time
-	claim    *claim   // nil: it ends with its parent
-	request  *Context // for FromContext
+	claim    *claim  // nil: it ends with its parent
+	request  Context // for FromContext; here so that both are one allocation
 
 	mu     sync.Mutex
 	std    context.Context
@@ -64,7 +64,7 @@ func (h *handlerContext) Err() error { return h.standard().Err() }
 // contexts by it, where that of the parent would be the wrong one.
 func (h *handlerContext) Value(key any) any {
 	if key == (requestKey{}) {
-		return h.request
+		return &h.request
 	}
 	h.mu.Lock()
 	fresh := h.std == nil && h.ended == nil

@@ -102,14 +102,14 @@ func (n *OWTPNode) Ping(ctx context.Context, pid string) (time.Duration, error) 
 		return 0, n.err
 	}
 	begin := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, n.timeout())
-	defer cancel()
+	c := newCallContext(ctx, n.timeout())
+	defer c.end()
 	nonce, err := n.nonce()
 	if err != nil {
 		return 0, err
 	}
 	p := &wire.Packet{Kind: wire.Heartbeat, Nonce: nonce}
-	if _, err := n.send(ctx, cancel, pid, p, nil); err != nil {
+	if _, err := n.send(c, pid, p, nil); err != nil {
 		return 0, err
 	}
 	return time.Since(begin), nil

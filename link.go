@@ -56,8 +56,8 @@ type link struct {
 
 	born     time.Time
 	packets  []*wire.Packet // of the record that is read; the reader's
-	renewals int           // going-aways for renewal that came from the accepting side; the reader's
-	drained  chan struct{} // closed when the peer will call no more on this link
+	renewals int            // going-aways for renewal that came from the accepting side; the reader's
+	drained  chan struct{}  // closed when the peer will call no more on this link
 }
 
 // newLink builds a link. Nothing runs before start.
@@ -237,7 +237,9 @@ func (l *link) request(p *wire.Packet) error {
 	}
 	l.active.begin()
 	l.going.Add(1)
-	if !n.spawn(func() { l.handle(ctx, p) }) {
+	if n.tasks.begin() {
+		go l.handle(ctx, p)
+	} else {
 		n.running.give(l.peer.id, len(p.Data))
 		l.going.Add(-1)
 		l.active.end()
@@ -274,8 +276,10 @@ func (l *link) refuse(p *wire.Packet, r *refusal) error {
 	return nil
 }
 
+// handle is one of the node's tasks, which it ends.
 func (l *link) handle(ctx *handlerContext, p *wire.Packet) {
 	n := l.node
+	defer n.tasks.end()
 	write := false
 	defer func() {
 		ctx.end()
@@ -292,6 +296,9 @@ func (l *link) handle(ctx *handlerContext, p *wire.Packet) {
 	resp, closeAfter := l.serve(ctx, p)
 	if p.Kind != wire.OneWay {
 		write = l.answer(p, resp)
+		if p.CallKey.IsZero() { // nobody keeps it for a further attempt
+			resp.Release()
+		}
 	}
 	if closeAfter {
 		l.closeGently()

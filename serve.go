@@ -56,11 +56,11 @@ func (n *OWTPNode) run(ctx *handlerContext, peer *Peer, p *wire.Packet, signed b
 		ctx.end()
 		return refused.response(p), false, false
 	}
-	c := &Context{
+	c := &ctx.request
+	*c = Context{
 		PID: peer.id, Method: p.Method, RemoteAddress: peer.remote, Peer: peer,
 		node: n, ctx: ctx, req: p, format: f, signed: signed,
 	}
-	ctx.request = c
 	n.router.serve(c)
 	ctx.end()
 	resp = n.encodeResponse(p, f, &c.Resp)
@@ -128,7 +128,7 @@ func failure(p *wire.Packet, status uint64, msg string) *wire.Packet {
 }
 
 func (n *OWTPNode) encodeResponse(p *wire.Packet, f codec.Format, r *Response) *wire.Packet {
-	out := response(p)
+	out := wire.NewPacket(wire.Packet{Kind: wire.Response, Method: p.Method, Nonce: p.Nonce})
 	data, err := encodeData(f, r.Result)
 	if err != nil && !n.logPanic(err, p.Method) {
 		n.log.Error("the handler's result does not encode", "method", p.Method, "err", err)

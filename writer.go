@@ -45,11 +45,24 @@ type batch struct {
 	cost    int // of the queue's octets
 }
 
+// smallestBatch is the room that a batch for several packets begins with.
+const smallestBatch = 4 << 10
+
 // batches are what messages are made in.
-var batches = sync.Pool{New: func() any { return &batch{data: make([]byte, 0, 4096)} }}
+var batches = sync.Pool{New: func() any { return &batch{data: make([]byte, 0, smallestBatch)} }}
+
+// newBatch returns one that will hold o at first. What is written out already
+// gets no more room than it has: who does not read must not make small packets
+// large, and in version 1 each is a batch.
+func newBatch(o outgoing) *batch {
+	if o.packet == nil {
+		return new(batch)
+	}
+	return batches.Get().(*batch)
+}
 
 func (b *batch) release() {
-	if cap(b.data) <= 2*maxBatch {
+	if cap(b.data) >= smallestBatch && cap(b.data) <= 2*maxBatch {
 		*b = batch{data: b.data[:0]}
 		batches.Put(b)
 	}
@@ -122,7 +135,7 @@ func (w *writer) add(l *link, o outgoing) (run bool, err error) {
 	if n := len(w.queue); n > 0 && w.queue[n-1].takes(l, o) {
 		b = w.queue[n-1]
 	} else {
-		b = batches.Get().(*batch)
+		b = newBatch(o)
 		w.queue = append(w.queue, b)
 	}
 	before := len(b.data)
@@ -156,6 +169,10 @@ func (b *batch) add(l *link, o outgoing) (err error) {
 		if b.packets > 0 {
 			b.data = append(b.data, '\n')
 		}
+		if o.packet == nil && b.packets == 0 {
+			b.data = o.octets
+			return nil
+		}
 		if o.packet == nil {
 			b.data = append(b.data, o.octets...)
 			return nil
@@ -164,6 +181,7 @@ func (b *batch) add(l *link, o outgoing) (err error) {
 		return err
 	}
 	if b.packets == 0 {
+		b.data = slices.Grow(b.data, wire.HeaderSize+o.size()+16+secure.Overhead)
 		b.data = wire.AppendHeader(b.data, l.typeOfRecord())
 	}
 	if o.packet == nil {
@@ -247,10 +265,19 @@ func (l *link) crowded() bool { return l.going.Load() > 1 }
 
 // write runs the writer on a goroutine of its own, if it is to run.
 func (l *link) write(run bool, err error) error {
-	if run && !l.node.spawn(func() { l.out.run(l) }) {
+	if !run {
+		return err
+	}
+	if !l.node.tasks.begin() {
 		return errNodeClosed
 	}
-	return err
+	go l.writeOut()
+	return nil
+}
+
+func (l *link) writeOut() {
+	defer l.node.tasks.end()
+	l.out.run(l)
 }
 
 // finished seals a batch, if the link does that.

@@ -85,7 +85,8 @@ type Message struct {
 // messages. At most one goroutine calls Send at a time, and at most one calls
 // Recv; Close may be called by anybody at any time, any number of times, and
 // makes the others return. After a Close by either side errors satisfy
-// errors.Is(err, net.ErrClosed). An ended context may end the connection.
+// errors.Is(err, net.ErrClosed). An ended context may end the connection. Send
+// returns within Config.BodyTimeout, with an error if nobody reads.
 type Conn interface {
 	Send(ctx context.Context, m Message) error
 	Recv(ctx context.Context) (Message, error)

@@ -3,6 +3,7 @@ package memt_test
 import (
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -93,4 +94,30 @@ func TestMaxConns(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = second.Close("")
+}
+
+// TestSendGivesUp: who sends without a deadline is not held up by a peer that
+// does not read.
+func TestSendGivesUp(t *testing.T) {
+	silent := transporttest.HandlerFuncs{Conn: func(ctx context.Context, _ transport.Conn) { <-ctx.Done() }}
+	cfg := transporttest.Config(t.Name())
+	l, err := memt.New().Listen(t.Context(), cfg, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	cfg.BodyTimeout = 50 * time.Millisecond
+	c, err := memt.New().DialConn(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close("")
+	for range 1000 {
+		if err = c.Send(context.Background(), transport.Message{Form: transport.Binary, Data: []byte("x")}); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) || !errors.Is(err, transport.ErrNotSent) {
+		t.Errorf("got error %v", err)
+	}
 }

@@ -206,8 +206,15 @@ func (p *Packet) Append(b []byte) []byte {
 // spare are packets that were released.
 var spare = sync.Pool{New: func() any { return new(Packet) }}
 
-// Release gives back a packet that came from a Parse and that nobody uses any
-// more. The octets that it aliases stay whose they are. Who keeps a packet, or
+// NewPacket returns one with p's fields, for who will release it.
+func NewPacket(p Packet) *Packet {
+	n := spare.Get().(*Packet)
+	*n = p
+	return n
+}
+
+// Release gives back a packet that came from a Parse or NewPacket and that nobody
+// uses any more. The octets that it aliases stay whose they are. Who keeps a packet, or
 // does not know who else does, just leaves it to the collector.
 func (p *Packet) Release() {
 	*p = Packet{Method: p.Method, Format: p.Format} // names come again, and then cost nothing

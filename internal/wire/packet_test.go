@@ -332,3 +332,40 @@ func BenchmarkParseJSON(b *testing.B) {
 		}
 	})
 }
+
+// A packet that was released leaves nothing in the one that is parsed into its
+// place, whatever is absent there.
+func TestReleaseLeavesNothing(t *testing.T) {
+	bare := &Packet{Kind: Request, Method: "m", Nonce: Nonce{1}}
+	for _, format := range []string{"", "protobuf"} {
+		for range 100 { // the pool may give another one
+			full := samplePacket()
+			if full.Format = format; format != "" {
+				full.Data = []byte{1}
+			}
+			p, err := ParsePacket(full.Append(nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.Release()
+			if p, err = ParsePacket(bare.Append(nil)); err != nil || !reflect.DeepEqual(p, bare) {
+				t.Fatalf("%v: got %#v", err, p)
+			}
+			p.Release()
+			if p = NewPacket(*bare); !reflect.DeepEqual(p, bare) {
+				t.Fatalf("got %#v", p)
+			}
+		}
+	}
+}
+
+// A packet of any length stands in a record as its length says.
+func TestAppendToRecord(t *testing.T) {
+	for _, size := range []int{0, 1, 40, 90, 100, 101, 102, 127, 128, 16000, 16200, 16383, 16384, 1 << 20} {
+		p := &Packet{Kind: Response, Nonce: Nonce{1}, Format: "raw", Data: bytes.Repeat([]byte{7}, size)}
+		got := p.AppendToRecord([]byte("head"))
+		if want := AppendRecordPacket([]byte("head"), p.Append(nil)); !bytes.Equal(got, want) {
+			t.Errorf("%d octets of data: % x, want % x", size, got[:20], want[:20])
+		}
+	}
+}
