@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -20,13 +21,25 @@ import (
 // What strangers, peers and those in between can make a node do.
 
 // A deafConn delivers what a test puts in and never gets rid of an answer.
-type deafConn struct{ in chan []byte }
+type deafConn struct {
+	in   chan []byte
+	over context.Context
+	end  context.CancelFunc
+}
 
-func newDeafConn() *deafConn { return &deafConn{in: make(chan []byte)} }
+func newDeafConn() *deafConn {
+	c := &deafConn{in: make(chan []byte)}
+	c.over, c.end = context.WithCancel(context.Background())
+	return c
+}
 
 func (c *deafConn) Send(ctx context.Context, _ transport.Message) error {
-	<-ctx.Done()
-	return ctx.Err()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.over.Done():
+		return net.ErrClosed
+	}
 }
 
 func (c *deafConn) Recv(ctx context.Context) (transport.Message, error) {
@@ -35,10 +48,15 @@ func (c *deafConn) Recv(ctx context.Context) (transport.Message, error) {
 		return transport.Message{Form: transport.Binary, Data: b}, nil
 	case <-ctx.Done():
 		return transport.Message{}, ctx.Err()
+	case <-c.over.Done():
+		return transport.Message{}, net.ErrClosed
 	}
 }
 
-func (c *deafConn) Close(string) error { return nil }
+func (c *deafConn) Close(string) error {
+	c.end()
+	return nil
+}
 func (c *deafConn) LocalAddr() string  { return "here" }
 func (c *deafConn) RemoteAddr() string { return "there" }
 

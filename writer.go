@@ -43,6 +43,9 @@ type batch struct {
 	data    []byte
 	packets int
 	cost    int // of the queue's octets
+
+	link  *link       // that it is sent on
+	watch *time.Timer // runs meanwhile
 }
 
 // smallestBatch is the room that a batch for several packets begins with.
@@ -63,7 +66,7 @@ func newBatch(o outgoing) *batch {
 
 func (b *batch) release() {
 	if cap(b.data) >= smallestBatch && cap(b.data) <= 2*maxBatch {
-		*b = batch{data: b.data[:0]}
+		*b = batch{data: b.data[:0], watch: b.watch}
 		batches.Put(b)
 	}
 }
@@ -251,7 +254,7 @@ func (w *writer) run(l *link) {
 		}
 		message, err := l.finished(b)
 		if err == nil {
-			err = l.conn.Send(context.Background(), message) // until BodyTimeout, or the link ends
+			err = b.send(l, message)
 		}
 		b.release()
 		if err != nil {
@@ -259,6 +262,26 @@ func (w *writer) run(l *link) {
 		}
 	}
 }
+
+// send sends a message that the batch was made to. The link ends if that takes
+// longer than it may: a context for each would cost more than the writing.
+func (b *batch) send(l *link, m transport.Message) error {
+	b.link = l
+	if most := l.node.cfg.Limits.BodyTimeout; b.watch == nil {
+		b.watch = time.AfterFunc(most, b.overdue)
+	} else {
+		b.watch.Reset(most)
+	}
+	err := l.conn.Send(context.Background(), m)
+	if !b.watch.Stop() {
+		b.data = nil // overdue runs, and nobody else may have b
+	}
+	return err
+}
+
+func (b *batch) overdue() { b.link.fail(errNotRead) }
+
+var errNotRead = newError(ErrNetworkDisconnected, "the peer does not read: a message could not be written in time")
 
 // crowded reports whether others are likely to send at the same time.
 func (l *link) crowded() bool { return l.going.Load() > 1 }
