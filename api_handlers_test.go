@@ -246,7 +246,7 @@ func TestEvidence(t *testing.T) {
 				if _, err := owtp.VerifyEvidence(edited); !errors.Is(err, owtp.ErrEvidence) {
 					t.Fatalf("octet %d changed: %v", i, err)
 				}
-				if i%16 == 0 {
+				if i%16 == 0 && i != len(half) { // the request alone is evidence too
 					if _, err := owtp.VerifyEvidence(saved[:i]); !errors.Is(err, owtp.ErrEvidence) {
 						t.Fatalf("cut off at octet %d: %v", i, err)
 					}

@@ -34,15 +34,21 @@ func (c *callContext) Deadline() (time.Time, bool) { return c.deadline, true }
 // Done implements [context.Context].
 func (c *callContext) Done() <-chan struct{} { return c.standard().Done() }
 
-// Err implements [context.Context].
+// Err implements [context.Context]. Whoever has seen the parent end, or the
+// deadline pass, may have seen it before the standard library's context did.
 func (c *callContext) Err() error {
-	c.mu.Lock()
-	fresh := c.std == nil && !c.ended
-	c.mu.Unlock()
-	if fresh && time.Now().Before(c.deadline) {
-		return c.parent.Err()
+	if err := c.parent.Err(); err != nil {
+		return err
 	}
-	return c.standard().Err()
+	if !time.Now().Before(c.deadline) {
+		return context.DeadlineExceeded
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ended {
+		return context.Canceled
+	}
+	return nil
 }
 
 // Value implements [context.Context]. The standard library asks for its own
