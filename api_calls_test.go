@@ -56,7 +56,7 @@ func TestCallAnswersEveryFailureOnce(t *testing.T) {
 		{"the node closes", nil, func(s *stage) { s.client.Close() }, []uint64{owtp.ErrNetworkDisconnected}},
 		{"the peer is closed", nil, func(s *stage) { s.client.ClosePeer("testhost") }, []uint64{owtp.ErrNetworkDisconnected, owtp.StatusSuccess}},
 	} {
-		for _, w := range someWays() {
+		for _, w := range inBothFormats(someWays()) {
 			t.Run(c.name+"/"+w.String(), func(t *testing.T) {
 				t.Parallel()
 				c := c
@@ -191,26 +191,24 @@ func TestCallbacksAndHandlersMayCall(t *testing.T) {
 // Two nodes that call each other without end stop at the limit instead of
 // waiting for each other.
 func TestNestedCallsOverTheLimitGet429(t *testing.T) {
-	for _, connect := range []string{owtp.Websocket, owtp.Memory} {
-		t.Run(connect, func(t *testing.T) {
-			limit := owtp.Limits{MaxRequestsPerPeer: 3}
-			s := newStage(t, way{connect: connect, suite: "aes"}, func(h, c *owtp.NodeConfig) { h.Limits, c.Limits = limit, limit })
-			deeper := func(ctx *owtp.Context) {
-				r, err := ctx.Node().CallContext(ctx.Context(), ctx.PID, "deeper", nil, nil)
-				if err != nil {
-					ctx.Response(nil, owtp.StatusOf(err), err.Error())
-					return
-				}
-				ctx.Response(nil, r.Status, r.Msg)
+	eachWay(t, []way{{connect: owtp.Websocket, suite: "aes"}, {connect: owtp.Memory, suite: "aes"}}, func(t *testing.T, w way) {
+		limit := owtp.Limits{MaxRequestsPerPeer: 3}
+		s := newStage(t, w, func(h, c *owtp.NodeConfig) { h.Limits, c.Limits = limit, limit })
+		deeper := func(ctx *owtp.Context) {
+			r, err := ctx.Node().CallContext(ctx.Context(), ctx.PID, "deeper", nil, nil)
+			if err != nil {
+				ctx.Response(nil, owtp.StatusOf(err), err.Error())
+				return
 			}
-			must(t, s.host.HandleFunc("deeper", deeper))
-			must(t, s.client.HandleFunc("deeper", deeper))
-			s.connect(t)
-			if r := answer(t, s.client, "testhost", "deeper", nil); r.Status != owtp.ErrTooManyRequests {
-				t.Errorf("status %d %q", r.Status, r.Msg)
-			}
-		})
-	}
+			ctx.Response(nil, r.Status, r.Msg)
+		}
+		must(t, s.host.HandleFunc("deeper", deeper))
+		must(t, s.client.HandleFunc("deeper", deeper))
+		s.connect(t)
+		if r := answer(t, s.client, "testhost", "deeper", nil); r.Status != owtp.ErrTooManyRequests {
+			t.Errorf("status %d %q", r.Status, r.Msg)
+		}
+	})
 }
 
 func TestOverTheLimitGets429AndRecovers(t *testing.T) {
@@ -263,26 +261,24 @@ func TestSlowHandlerDelaysNobody(t *testing.T) {
 }
 
 func TestThousandCallsOnOneConnection(t *testing.T) {
-	for _, w := range []way{{connect: owtp.Websocket}, {connect: owtp.Websocket, suite: "aes"}, {connect: owtp.Memory, suite: "sm4"}, {connect: owtp.HTTP, suite: "aes"}, {connect: owtp.MQ, suite: "sm4"}} {
-		t.Run(w.String(), func(t *testing.T) {
-			s := newStage(t, w, hostLimits(owtp.Limits{MaxRequestsPerPeer: 2000}))
-			must(t, s.host.HandleFunc("echo", echo))
-			s.connect(t)
-			var all sync.WaitGroup
-			for i := range 1000 {
-				all.Go(func() {
-					r, err := s.client.CallSync("testhost", "echo", i)
-					if err != nil || r.JsonData().Raw != fmt.Sprint(i) {
-						t.Errorf("call %d: %v %v", i, r, err)
-					}
-				})
-			}
-			all.Wait()
-			if n := len(s.host.OnlinePeers()); !w.exchanges() && n != 1 {
-				t.Errorf("%d peers online, want 1", n)
-			}
-		})
-	}
+	eachWay(t, []way{{connect: owtp.Websocket}, {connect: owtp.Websocket, suite: "aes"}, {connect: owtp.Memory, suite: "sm4"}, {connect: owtp.HTTP, suite: "aes"}, {connect: owtp.MQ, suite: "sm4"}}, func(t *testing.T, w way) {
+		s := newStage(t, w, hostLimits(owtp.Limits{MaxRequestsPerPeer: 2000}))
+		must(t, s.host.HandleFunc("echo", echo))
+		s.connect(t)
+		var all sync.WaitGroup
+		for i := range 1000 {
+			all.Go(func() {
+				r, err := s.client.CallSync("testhost", "echo", i)
+				if err != nil || r.JsonData().Raw != fmt.Sprint(i) {
+					t.Errorf("call %d: %v %v", i, r, err)
+				}
+			})
+		}
+		all.Wait()
+		if n := len(s.host.OnlinePeers()); !w.exchanges() && n != 1 {
+			t.Errorf("%d peers online, want 1", n)
+		}
+	})
 }
 
 func TestCancelEndsTheHandlerAcrossTheWire(t *testing.T) {
@@ -341,7 +337,6 @@ func TestDeadlineTravels(t *testing.T) {
 
 func TestTimeoutsToTheMillisecond(t *testing.T) {
 	eachWay(t, someWays(), func(t *testing.T, w way) {
-		t.Parallel()
 		s := newStage(t, w)
 		sl := newSleeper(t)
 		sl.stubborn = true
@@ -449,7 +444,7 @@ func TestMetaTravels(t *testing.T) {
 // One call key runs the handler once: the second packet gets the first one's
 // reply, and another call under the same key is refused.
 func TestCallKeyRunsOnce(t *testing.T) {
-	for _, w := range allWays() {
+	for _, w := range inBothFormats(allWays()) {
 		if !w.proved() {
 			continue // call keys count for proved peers only
 		}

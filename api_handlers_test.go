@@ -183,10 +183,10 @@ func TestHandlerCannotTellTheTransport(t *testing.T) {
 		data                             string
 	}
 	cert := owtp.NewRandomCertificate()
-	for _, suite := range []string{"", "aes", "sm4"} {
+	for _, form := range inBothFormats([]way{{sign: true}, {sign: true, suite: "aes"}, {sign: true, suite: "sm4"}}) {
 		views := make(map[string]view)
 		for _, connect := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory, owtp.MQ} {
-			s := newStage(t, way{connect: connect, sign: true, suite: suite}, func(_, c *owtp.NodeConfig) { c.Cert = cert })
+			s := newStage(t, form.over(connect), func(_, c *owtp.NodeConfig) { c.Cert = cert })
 			var got view
 			must(t, s.host.HandleFunc("look", func(ctx *owtp.Context) {
 				must(t, ctx.SetSession("k", 7))
@@ -200,65 +200,63 @@ func TestHandlerCannotTellTheTransport(t *testing.T) {
 		}
 		for connect, v := range views {
 			if got, want := fmt.Sprint(v), fmt.Sprint(views[owtp.HTTP]); got != want {
-				t.Errorf("the handler sees\n%s over %s\n%s over HTTP", got, connect, want)
+				t.Errorf("%v: the handler sees\n%s over %s\n%s over HTTP", form, got, connect, want)
 			}
 		}
 	}
 }
 
 func TestEvidence(t *testing.T) {
-	for _, w := range allWays() {
-		t.Run(w.String(), func(t *testing.T) {
-			s := newStage(t, w)
-			request := make(chan []byte, 2)
-			must(t, s.host.HandleFunc("pay", func(ctx *owtp.Context) {
-				request <- ctx.Evidence()
-				ctx.Response(map[string]int{"paid": 7}, 600, "thanks")
-			}))
-			s.connect(t)
-			begin := time.Now()
-			r := answer(t, s.client, "testhost", "pay", map[string]int{"amount": 7})
-			saved, half := r.Evidence(), within(t, request, "the handler")
-			var viaCall []byte
-			must(t, s.client.Call("testhost", "pay", nil, true, func(r owtp.Response) { viaCall = r.Evidence() }))
-			if !w.sign {
-				if saved != nil || half != nil || viaCall != nil {
-					t.Error("evidence of what nobody signed")
-				}
-				return
+	eachWay(t, allWays(), func(t *testing.T, w way) {
+		s := newStage(t, w)
+		request := make(chan []byte, 2)
+		must(t, s.host.HandleFunc("pay", func(ctx *owtp.Context) {
+			request <- ctx.Evidence()
+			ctx.Response(map[string]int{"paid": 7}, 600, "thanks")
+		}))
+		s.connect(t)
+		begin := time.Now()
+		r := answer(t, s.client, "testhost", "pay", map[string]int{"amount": 7})
+		saved, half := r.Evidence(), within(t, request, "the handler")
+		var viaCall []byte
+		must(t, s.client.Call("testhost", "pay", nil, true, func(r owtp.Response) { viaCall = r.Evidence() }))
+		if !w.sign {
+			if saved != nil || half != nil || viaCall != nil {
+				t.Error("evidence of what nobody signed")
 			}
-			for _, b := range [][]byte{viaCall, half} {
-				if _, err := owtp.VerifyEvidence(b); err != nil {
-					t.Error(err)
-				}
+			return
+		}
+		for _, b := range [][]byte{viaCall, half} {
+			if _, err := owtp.VerifyEvidence(b); err != nil {
+				t.Error(err)
 			}
-			e, err := owtp.VerifyEvidence(saved)
-			must(t, err)
-			q, p := e.Request, e.Response
-			if q.SignerID != s.client.NodeID() || q.RecipientID != s.host.NodeID() || p.SignerID != s.host.NodeID() || p.RecipientID != s.client.NodeID() ||
-				q.Method != "pay" || p.Method != "pay" || string(q.Data) != w.octets(t, `{"amount":7}`) || string(p.Data) != w.octets(t, `{"paid":7}`) || p.Status != 600 || p.Msg != "thanks" ||
-				q.Nonce != p.Nonce || q.Transport != w.connect || q.Time.Before(begin.Add(-time.Minute)) || q.Format != cmp.Or(w.format, "json") || p.Format != q.Format {
-				t.Errorf("evidence %+v\n%+v", q, p)
+		}
+		e, err := owtp.VerifyEvidence(saved)
+		must(t, err)
+		q, p := e.Request, e.Response
+		if q.SignerID != s.client.NodeID() || q.RecipientID != s.host.NodeID() || p.SignerID != s.host.NodeID() || p.RecipientID != s.client.NodeID() ||
+			q.Method != "pay" || p.Method != "pay" || string(q.Data) != w.octets(t, `{"amount":7}`) || string(p.Data) != w.octets(t, `{"paid":7}`) || p.Status != 600 || p.Msg != "thanks" ||
+			q.Nonce != p.Nonce || q.Transport != w.connect || q.Time.Before(begin.Add(-time.Minute)) || q.Format != cmp.Or(w.format, "json") || p.Format != q.Format {
+			t.Errorf("evidence %+v\n%+v", q, p)
+		}
+		for i := range saved {
+			edited := slices.Clone(saved)
+			edited[i] ^= 1
+			if _, err := owtp.VerifyEvidence(edited); !errors.Is(err, owtp.ErrEvidence) {
+				t.Fatalf("octet %d changed: %v", i, err)
 			}
-			for i := range saved {
-				edited := slices.Clone(saved)
-				edited[i] ^= 1
-				if _, err := owtp.VerifyEvidence(edited); !errors.Is(err, owtp.ErrEvidence) {
-					t.Fatalf("octet %d changed: %v", i, err)
-				}
-				if i%16 == 0 && i != len(half) { // the request alone is evidence too
-					if _, err := owtp.VerifyEvidence(saved[:i]); !errors.Is(err, owtp.ErrEvidence) {
-						t.Fatalf("cut off at octet %d: %v", i, err)
-					}
+			if i%16 == 0 && i != len(half) { // the request alone is evidence too
+				if _, err := owtp.VerifyEvidence(saved[:i]); !errors.Is(err, owtp.ErrEvidence) {
+					t.Fatalf("cut off at octet %d: %v", i, err)
 				}
 			}
-			// A response of one call does not prove another.
-			if _, err := owtp.VerifyEvidence(append(slices.Clone(half), viaCall[2:]...)); !errors.Is(err, owtp.ErrEvidence) {
-				t.Errorf("two calls in one: %v", err)
-			}
-			if _, err := owtp.VerifyEvidence(append(slices.Clone(saved), saved[2:]...)); !errors.Is(err, owtp.ErrEvidence) {
-				t.Errorf("twice the same: %v", err)
-			}
-		})
-	}
+		}
+		// A response of one call does not prove another.
+		if _, err := owtp.VerifyEvidence(append(slices.Clone(half), viaCall[2:]...)); !errors.Is(err, owtp.ErrEvidence) {
+			t.Errorf("two calls in one: %v", err)
+		}
+		if _, err := owtp.VerifyEvidence(append(slices.Clone(saved), saved[2:]...)); !errors.Is(err, owtp.ErrEvidence) {
+			t.Errorf("twice the same: %v", err)
+		}
+	})
 }

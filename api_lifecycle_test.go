@@ -225,47 +225,44 @@ func (s *stage) restart(t testing.TB) *owtp.OWTPNode {
 }
 
 func TestReconnectAfterTheServerRestarts(t *testing.T) {
-	for _, w := range allWays() {
-		t.Run(w.String(), func(t *testing.T) {
-			t.Parallel()
-			s := newStage(t, w, func(_, c *owtp.NodeConfig) { c.Limits.MaxReconnectDelay = 100 * time.Millisecond })
-			must(t, s.host.HandleFunc("echo", echo))
-			s.connect(t)
-			answer(t, s.client, "testhost", "echo", 1)
-			must(t, s.host.Close())
-			if w.connect == owtp.MQ { // a call waits in the queue
-				s.restart(t)
-				if w.proved() {
-					// The first one is returned from the queue of who is gone,
-					// by the word of the broker only.
-					_, err := s.client.CallSync("testhost", "echo", 2)
-					if e := wantStatus(t, err, owtp.ErrOutcomeUnknown); !e.MayHaveRun {
-						t.Errorf("%+v", e)
-					}
-				}
-				answer(t, s.client, "testhost", "echo", 2)
-				return
-			}
-			eventually(t, "the client has noticed", func() bool {
-				_, err := s.client.CallContext(background(t), "testhost", "echo", 1, &owtp.CallOptions{Timeout: 30 * time.Millisecond})
-				return owtp.StatusOf(err) == owtp.ErrNetworkDisconnected
-			})
-			if w.connect == owtp.HTTP {
-				s.restart(t)
-				answer(t, s.client, "testhost", "echo", 2)
-				return
-			}
-			// A call that waits long enough is answered by the next server.
-			o := newOutcomes()
-			must(t, s.client.Call("testhost", "echo", 2, false, o.callback))
-			never(t, "a call was answered by nobody", func() bool { return o.n.Load() != 0 })
+	eachWay(t, allWays(), func(t *testing.T, w way) {
+		s := newStage(t, w, func(_, c *owtp.NodeConfig) { c.Limits.MaxReconnectDelay = 100 * time.Millisecond })
+		must(t, s.host.HandleFunc("echo", echo))
+		s.connect(t)
+		answer(t, s.client, "testhost", "echo", 1)
+		must(t, s.host.Close())
+		if w.connect == owtp.MQ { // a call waits in the queue
 			s.restart(t)
-			o.once(t, owtp.StatusSuccess)
-			if p := s.client.GetOnlinePeer("testhost"); p == nil || p.EnableKeyAgreement() != w.proved() || p.Proved() != w.proved() {
-				t.Error("the new connection is weaker than the old one")
+			if w.proved() {
+				// The first one is returned from the queue of who is gone,
+				// by the word of the broker only.
+				_, err := s.client.CallSync("testhost", "echo", 2)
+				if e := wantStatus(t, err, owtp.ErrOutcomeUnknown); !e.MayHaveRun {
+					t.Errorf("%+v", e)
+				}
 			}
+			answer(t, s.client, "testhost", "echo", 2)
+			return
+		}
+		eventually(t, "the client has noticed", func() bool {
+			_, err := s.client.CallContext(background(t), "testhost", "echo", 1, &owtp.CallOptions{Timeout: 30 * time.Millisecond})
+			return owtp.StatusOf(err) == owtp.ErrNetworkDisconnected
 		})
-	}
+		if w.connect == owtp.HTTP {
+			s.restart(t)
+			answer(t, s.client, "testhost", "echo", 2)
+			return
+		}
+		// A call that waits long enough is answered by the next server.
+		o := newOutcomes()
+		must(t, s.client.Call("testhost", "echo", 2, false, o.callback))
+		never(t, "a call was answered by nobody", func() bool { return o.n.Load() != 0 })
+		s.restart(t)
+		o.once(t, owtp.StatusSuccess)
+		if p := s.client.GetOnlinePeer("testhost"); p == nil || p.EnableKeyAgreement() != w.proved() || p.Proved() != w.proved() {
+			t.Error("the new connection is weaker than the old one")
+		}
+	})
 }
 
 // Another server at the same address is not the peer, and calls to it end.
@@ -294,7 +291,6 @@ func TestReconnectFindsAnotherNode(t *testing.T) {
 // A peer that does not answer is known within two intervals, on both sides.
 func TestHeartbeatFindsADeadPeer(t *testing.T) {
 	eachWay(t, longWays, func(t *testing.T, w way) {
-		t.Parallel()
 		const interval = 400 * time.Millisecond
 		limit := func(h, c *owtp.NodeConfig) { h.Limits.Heartbeat, c.Limits.Heartbeat = interval, interval }
 		s := newStage(t, w, limit)

@@ -88,7 +88,7 @@ var longWays = []way{{connect: owtp.Websocket}, {connect: owtp.Websocket, sign: 
 
 func TestClosePeerInsideAnyStage(t *testing.T) {
 	for _, where := range []string{"handler", "prepare", "finish", "middleware", "context"} {
-		for _, w := range []way{{connect: owtp.HTTP, sign: true}, {connect: owtp.Websocket}, {connect: owtp.Websocket, sign: true, suite: "sm4"}, {connect: owtp.Memory, suite: "aes"}, {connect: owtp.MQ}, {connect: owtp.MQ, sign: true, suite: "sm4"}} {
+		for _, w := range inBothFormats([]way{{connect: owtp.HTTP, sign: true}, {connect: owtp.Websocket}, {connect: owtp.Websocket, sign: true, suite: "sm4"}, {connect: owtp.Memory, suite: "aes"}, {connect: owtp.MQ}, {connect: owtp.MQ, sign: true, suite: "sm4"}}) {
 			t.Run(where+"/"+w.String(), func(t *testing.T) {
 				s := newStage(t, w)
 				closeIt := func(at string, ctx *owtp.Context) {
@@ -196,81 +196,75 @@ func TestClosePeerEndsEveryConnectionOfTheID(t *testing.T) {
 
 // A ClosePeer that comes while the peer is dialled leaves no connection behind.
 func TestClosePeerWhileDialling(t *testing.T) {
-	for _, connect := range []string{owtp.Websocket, owtp.Memory} {
-		t.Run(connect, func(t *testing.T) {
-			s := newStage(t, way{connect: connect, sign: true})
-			p := s.through(t)
-			hold, seen := make(chan struct{}), make(chan struct{})
-			var once sync.Once
-			p.OnMessage(func(f transporttest.Flow) []transport.Message {
-				if f.Dir == transporttest.ToClient {
-					once.Do(func() { close(seen) })
-					<-hold
-				}
-				return []transport.Message{f.Message}
-			})
-			connected := make(chan error, 1)
-			go func() { connected <- s.client.Connect("testhost", s.dial) }()
-			within(t, seen, "the handshake")
-			s.client.ClosePeer("testhost")
-			close(hold)
-			if err := within(t, connected, "Connect"); err == nil {
-				t.Error("Connect returned nil for a peer that was closed meanwhile")
+	eachWay(t, []way{{connect: owtp.Websocket, sign: true}, {connect: owtp.Memory, sign: true}}, func(t *testing.T, w way) {
+		s := newStage(t, w)
+		p := s.through(t)
+		hold, seen := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		p.OnMessage(func(f transporttest.Flow) []transport.Message {
+			if f.Dir == transporttest.ToClient {
+				once.Do(func() { close(seen) })
+				<-hold
 			}
-			eventually(t, "nobody is online", func() bool { return len(s.client.OnlinePeers()) == 0 })
-			never(t, "the peer came back", func() bool { return len(s.client.OnlinePeers()) != 0 || s.client.IsConnectPeer("testhost") })
+			return []transport.Message{f.Message}
 		})
-	}
+		connected := make(chan error, 1)
+		go func() { connected <- s.client.Connect("testhost", s.dial) }()
+		within(t, seen, "the handshake")
+		s.client.ClosePeer("testhost")
+		close(hold)
+		if err := within(t, connected, "Connect"); err == nil {
+			t.Error("Connect returned nil for a peer that was closed meanwhile")
+		}
+		eventually(t, "nobody is online", func() bool { return len(s.client.OnlinePeers()) == 0 })
+		never(t, "the peer came back", func() bool { return len(s.client.OnlinePeers()) != 0 || s.client.IsConnectPeer("testhost") })
+	})
 }
 
 // ctx.Close ends the connection of this request and no other of that peer.
 func TestContextCloseEndsThisConnectionOnly(t *testing.T) {
-	for _, connect := range []string{owtp.Websocket, owtp.Memory} {
-		t.Run(connect, func(t *testing.T) {
-			s := newStage(t, way{connect: connect, sign: true})
-			must(t, s.host.HandleFunc("end", func(ctx *owtp.Context) { ctx.Close() }))
-			must(t, s.host.HandleFunc("echo", echo))
-			s.connect(t)
-			twin := startNode(t, owtp.NodeConfig{Cert: s.client.Certificate()})
-			must(t, twin.Connect("testhost", s.dial))
-			var log peerLog
-			log.watch(s.host)
-			log.waitFor(t, 1, 0)
-			answer(t, twin, "testhost", "end", nil)
-			eventually(t, "the connection has ended", func() bool { return !twin.IsConnectPeer("testhost") })
-			answer(t, s.client, "testhost", "echo", 1)
-			log.waitFor(t, 1, 0) // the peer itself is still there
-		})
-	}
+	eachWay(t, []way{{connect: owtp.Websocket, sign: true}, {connect: owtp.Memory, sign: true}}, func(t *testing.T, w way) {
+		s := newStage(t, w)
+		must(t, s.host.HandleFunc("end", func(ctx *owtp.Context) { ctx.Close() }))
+		must(t, s.host.HandleFunc("echo", echo))
+		s.connect(t)
+		twin := startNode(t, owtp.NodeConfig{Cert: s.client.Certificate()})
+		must(t, twin.Connect("testhost", s.dial))
+		var log peerLog
+		log.watch(s.host)
+		log.waitFor(t, 1, 0)
+		answer(t, twin, "testhost", "end", nil)
+		eventually(t, "the connection has ended", func() bool { return !twin.IsConnectPeer("testhost") })
+		answer(t, s.client, "testhost", "echo", 1)
+		log.waitFor(t, 1, 0) // the peer itself is still there
+	})
 }
 
 func TestTwoConnectionsOfOneIDAndCallTakesTheNewest(t *testing.T) {
-	for _, connect := range []string{owtp.Websocket, owtp.Memory} {
-		t.Run(connect, func(t *testing.T) {
-			s := newStage(t, way{connect: connect, sign: true})
-			var log peerLog
-			log.watch(s.host)
-			name := func(n *owtp.OWTPNode, who string) {
-				must(t, n.HandleFunc("who", func(ctx *owtp.Context) { ctx.Response(who, 200, "") }))
-				must(t, n.Connect("testhost", s.dial))
-			}
-			name(s.client, "first")
-			twin := startNode(t, owtp.NodeConfig{Cert: s.client.Certificate()})
-			name(twin, "second")
-			id := s.client.NodeID()
-			if r := answer(t, s.host, id, "who", nil); r.JsonData().String() != "second" {
-				t.Errorf("the call took %v", r.JsonData())
-			}
-			must(t, twin.Close())
-			eventually(t, "the older connection takes over", func() bool {
-				r, err := s.host.CallSync(id, "who", nil)
-				return err == nil && r.JsonData().String() == "first"
-			})
-			log.waitFor(t, 1, 0)
-			must(t, s.client.Close())
-			log.waitFor(t, 1, 1)
+	eachWay(t, []way{{connect: owtp.Websocket, sign: true}, {connect: owtp.Memory, sign: true}}, func(t *testing.T, w way) {
+		s := newStage(t, w)
+		var log peerLog
+		log.watch(s.host)
+		name := func(n *owtp.OWTPNode, who string) {
+			must(t, n.HandleFunc("who", func(ctx *owtp.Context) { ctx.Response(who, 200, "") }))
+			must(t, n.Connect("testhost", s.dial))
+		}
+		name(s.client, "first")
+		twin := startNode(t, owtp.NodeConfig{Cert: s.client.Certificate()})
+		name(twin, "second")
+		id := s.client.NodeID()
+		if r := answer(t, s.host, id, "who", nil); r.JsonData().String() != "second" {
+			t.Errorf("the call took %v", r.JsonData())
+		}
+		must(t, twin.Close())
+		eventually(t, "the older connection takes over", func() bool {
+			r, err := s.host.CallSync(id, "who", nil)
+			return err == nil && r.JsonData().String() == "first"
 		})
-	}
+		log.waitFor(t, 1, 0)
+		must(t, s.client.Close())
+		log.waitFor(t, 1, 1)
+	})
 }
 
 func TestConnectionsOfOneIDAreBounded(t *testing.T) {
@@ -372,29 +366,27 @@ func TestNoPeerHandlersOverHTTP(t *testing.T) {
 }
 
 func TestKeyAgreementJoinsConcurrentCalls(t *testing.T) {
-	for _, connect := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory, owtp.MQ} {
-		t.Run(connect, func(t *testing.T) {
-			s := newStage(t, way{connect: connect})
-			p := s.through(t)
-			must(t, s.host.HandleFunc("echo", echo))
-			s.connect(t)
-			before := hellos(p)
-			var all sync.WaitGroup
-			for range 20 {
-				all.Go(func() {
-					if err := s.client.KeyAgreement("testhost", "aes"); err != nil {
-						t.Error(err)
-					}
-				})
-			}
-			all.Wait()
-			must(t, s.client.KeyAgreement("testhost", "aes")) // a fresh session is there
-			answer(t, s.client, "testhost", "echo", 1)
-			if n := hellos(p) - before; n != 1 {
-				t.Errorf("%d handshakes", n)
-			}
-		})
-	}
+	eachWay(t, []way{{connect: owtp.HTTP}, {connect: owtp.Websocket}, {connect: owtp.Memory}, {connect: owtp.MQ}}, func(t *testing.T, w way) {
+		s := newStage(t, w)
+		p := s.through(t)
+		must(t, s.host.HandleFunc("echo", echo))
+		s.connect(t)
+		before := hellos(p)
+		var all sync.WaitGroup
+		for range 20 {
+			all.Go(func() {
+				if err := s.client.KeyAgreement("testhost", "aes"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		must(t, s.client.KeyAgreement("testhost", "aes")) // a fresh session is there
+		answer(t, s.client, "testhost", "echo", 1)
+		if n := hellos(p) - before; n != 1 {
+			t.Errorf("%d handshakes", n)
+		}
+	})
 }
 
 func TestKeyAgreementErrors(t *testing.T) {
@@ -430,44 +422,42 @@ func TestKeyAgreementErrors(t *testing.T) {
 // While an agreement is under way, calls wait for it instead of going out in
 // the clear.
 func TestNothingInTheClearDuringKeyAgreement(t *testing.T) {
-	for _, connect := range []string{owtp.HTTP, owtp.Websocket, owtp.Memory, owtp.MQ} {
-		t.Run(connect, func(t *testing.T) {
-			s := newStage(t, way{connect: connect})
-			p := s.through(t)
-			must(t, s.host.HandleFunc("echo", echo))
-			s.connect(t)
-			hold, seen := make(chan struct{}), make(chan struct{})
-			var once sync.Once
-			p.OnMessage(func(f transporttest.Flow) []transport.Message {
-				if typ, _, err := wire.ParseHeader(f.Message.Data); err == nil && typ == wire.TypeHello {
-					once.Do(func() { close(seen) })
-					<-hold
-				}
-				return []transport.Message{f.Message}
-			})
-			agreed := make(chan error, 1)
-			go func() { agreed <- s.client.KeyAgreement("testhost", "aes") }()
-			within(t, seen, "the hello")
-			o := newOutcomes()
-			const secret = "attack at dawn"
-			for range 10 {
-				must(t, s.client.Call("testhost", "echo", secret, false, o.callback))
+	eachWay(t, []way{{connect: owtp.HTTP}, {connect: owtp.Websocket}, {connect: owtp.Memory}, {connect: owtp.MQ}}, func(t *testing.T, w way) {
+		s := newStage(t, w)
+		p := s.through(t)
+		must(t, s.host.HandleFunc("echo", echo))
+		s.connect(t)
+		hold, seen := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		p.OnMessage(func(f transporttest.Flow) []transport.Message {
+			if typ, _, err := wire.ParseHeader(f.Message.Data); err == nil && typ == wire.TypeHello {
+				once.Do(func() { close(seen) })
+				<-hold
 			}
-			never(t, "a call was answered before the agreement", func() bool { return o.n.Load() != 0 })
-			close(hold)
-			must(t, within(t, agreed, "the agreement"))
-			for range 10 {
-				if r := within(t, o.resp, "the answers"); r.JsonData().String() != secret {
-					t.Errorf("answer %+v", r)
-				}
-			}
-			for _, f := range p.Recorded() {
-				if strings.Contains(string(f.Message.Data), secret) {
-					t.Errorf("%s, message %d, is in the clear", f.Dir, f.N)
-				}
-			}
+			return []transport.Message{f.Message}
 		})
-	}
+		agreed := make(chan error, 1)
+		go func() { agreed <- s.client.KeyAgreement("testhost", "aes") }()
+		within(t, seen, "the hello")
+		o := newOutcomes()
+		const secret = "attack at dawn"
+		for range 10 {
+			must(t, s.client.Call("testhost", "echo", secret, false, o.callback))
+		}
+		never(t, "a call was answered before the agreement", func() bool { return o.n.Load() != 0 })
+		close(hold)
+		must(t, within(t, agreed, "the agreement"))
+		for range 10 {
+			if r := within(t, o.resp, "the answers"); r.JsonData().String() != secret {
+				t.Errorf("answer %+v", r)
+			}
+		}
+		for _, f := range p.Recorded() {
+			if strings.Contains(string(f.Message.Data), secret) {
+				t.Errorf("%s, message %d, is in the clear", f.Dir, f.N)
+			}
+		}
+	})
 }
 
 func TestConnectTwice(t *testing.T) {
@@ -529,7 +519,7 @@ func TestAliasAndIDAddressThePeer(t *testing.T) {
 // In the dialler's handlers PID is the peer's ID and the name is that of
 // Connect.
 func TestCallBackIntoTheDialler(t *testing.T) {
-	for _, w := range allWays() {
+	for _, w := range inBothFormats(allWays()) {
 		if !w.callsBack() {
 			continue
 		}

@@ -98,46 +98,42 @@ func TestSessionFollowsTheProvedPeer(t *testing.T) {
 }
 
 func TestAnonymousSessionDiesWithItsConnection(t *testing.T) {
-	for _, connect := range []string{owtp.Websocket, owtp.Memory} {
-		t.Run(connect, func(t *testing.T) {
-			s := newStage(t, way{connect: connect})
-			keeper(t, s.host)
-			s.connect(t)
-			answer(t, s.client, "testhost", "set", "x")
-			v, id := kept(t, s.client, "testhost")
-			if v != "x" || !strings.HasPrefix(id, "anon:") || s.host.Peerstore().GetString(id, "k") != "x" {
-				t.Fatalf("kept %q for %q", v, id)
-			}
-			s.client.ClosePeer("testhost")
-			eventually(t, "the session is destroyed", func() bool { return s.host.Peerstore().GetString(id, "k") == "" })
-			s.connect(t)
-			if v, again := kept(t, s.client, "testhost"); v != "" || again == id {
-				t.Errorf("a new connection has %q as %s", v, again)
-			}
-		})
-	}
+	eachWay(t, []way{{connect: owtp.Websocket}, {connect: owtp.Memory}}, func(t *testing.T, w way) {
+		s := newStage(t, w)
+		keeper(t, s.host)
+		s.connect(t)
+		answer(t, s.client, "testhost", "set", "x")
+		v, id := kept(t, s.client, "testhost")
+		if v != "x" || !strings.HasPrefix(id, "anon:") || s.host.Peerstore().GetString(id, "k") != "x" {
+			t.Fatalf("kept %q for %q", v, id)
+		}
+		s.client.ClosePeer("testhost")
+		eventually(t, "the session is destroyed", func() bool { return s.host.Peerstore().GetString(id, "k") == "" })
+		s.connect(t)
+		if v, again := kept(t, s.client, "testhost"); v != "" || again == id {
+			t.Errorf("a new connection has %q as %s", v, again)
+		}
+	})
 }
 
 // What an anonymous peer left is not the proved one's.
 func TestSessionNeverMovesToTheProvedPeer(t *testing.T) {
-	for _, connect := range []string{owtp.Websocket, owtp.Memory} {
-		t.Run(connect, func(t *testing.T) {
-			s := newStage(t, way{connect: connect})
-			keeper(t, s.host)
-			s.connect(t)
-			answer(t, s.client, "testhost", "set", "anonymous")
-			_, anon := kept(t, s.client, "testhost")
-			must(t, s.client.KeyAgreement("testhost", "aes"))
-			if v, id := kept(t, s.client, "testhost"); v != "" || id != s.client.NodeID() {
-				t.Errorf("after the agreement %q is kept for %s", v, id)
-			}
-			answer(t, s.client, "testhost", "set", "proved")
-			eventually(t, "the anonymous session is destroyed", func() bool { return s.host.Peerstore().GetString(anon, "k") == "" })
-			if v, _ := kept(t, s.client, "testhost"); v != "proved" {
-				t.Errorf("kept %q", v)
-			}
-		})
-	}
+	eachWay(t, []way{{connect: owtp.Websocket}, {connect: owtp.Memory}}, func(t *testing.T, w way) {
+		s := newStage(t, w)
+		keeper(t, s.host)
+		s.connect(t)
+		answer(t, s.client, "testhost", "set", "anonymous")
+		_, anon := kept(t, s.client, "testhost")
+		must(t, s.client.KeyAgreement("testhost", "aes"))
+		if v, id := kept(t, s.client, "testhost"); v != "" || id != s.client.NodeID() {
+			t.Errorf("after the agreement %q is kept for %s", v, id)
+		}
+		answer(t, s.client, "testhost", "set", "proved")
+		eventually(t, "the anonymous session is destroyed", func() bool { return s.host.Peerstore().GetString(anon, "k") == "" })
+		if v, _ := kept(t, s.client, "testhost"); v != "proved" {
+			t.Errorf("kept %q", v)
+		}
+	})
 }
 
 func TestSetPeerstore(t *testing.T) {

@@ -88,7 +88,10 @@ func TestAttackChangeEveryByte(t *testing.T) {
 			if m.exchanges() && g.seal && at.n > 0 {
 				head = wire.HeaderSize + wire.SessionIDSize + 24 // and the random octets
 			}
-			for _, i := range spread(size, head, step) {
+			for k, i := range spread(size, head, step) {
+				if g.format != "" && k%4 != 0 {
+					continue // seals and signatures are over octets, whatever they mean
+				}
 				token := fmt.Sprintf("%s-%d-%d", at.dir, at.n, i)
 				tokens = append(tokens, token)
 				var changed atomic.Bool

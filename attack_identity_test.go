@@ -309,7 +309,6 @@ func TestAttackImpersonateAnswer(t *testing.T) {
 // Claim another's key: in a hello, under a signature, and with another's session.
 // The listener lets in nobody but the victim.
 func TestAttackClaimKey(t *testing.T) {
-	modes := map[guard]wire.Mode{inSigned: wire.ModeSigned, inSealed: wire.ModeSealed, inBoth: wire.ModeSealedSigned}
 	each(t, media, proofModes, func(t *testing.T, m medium, g guard) {
 		cert, victim := newKey(t)
 		b := newBank(t, owtp.NodeConfig{})
@@ -324,17 +323,17 @@ func TestAttackClaimKey(t *testing.T) {
 		// With his own key he does not come in.
 		a := dialRaw(t, m, addr, key)
 		if !m.exchanges() || g.seal {
-			if err := a.offer(secure.Offer{Mode: modes[g]}, nil); err == nil {
+			if err := a.offer(secure.Offer{Mode: g.mode()}, nil); err == nil {
 				t.Error("a stranger has agreed on keys")
 			}
 		}
 		// With the victim's key in the hello he gets an answer, and can do
 		// nothing with it.
 		a = dialRaw(t, m, addr, key)
-		a.mode = modes[g]
+		a.mode = g.mode()
 		var answered transport.Message
 		i, hello, err := secure.Start(secure.Local{Key: key, Rand: rand.Reader}, secure.Offer{
-			Transport: uint8(m.tr.Kind()), Mode: modes[g], Suites: []*secure.Suite{secure.SM4}, Epoch: wire.Nonce{1}, ReplyQueue: a.replyQueue(),
+			Transport: uint8(m.tr.Kind()), Mode: g.mode(), Suites: []*secure.Suite{secure.SM4}, Epoch: wire.Nonce{1}, ReplyQueue: a.replyQueue(),
 		})
 		if err != nil {
 			t.Fatal(err)

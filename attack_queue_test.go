@@ -162,8 +162,8 @@ func TestAttackQueueRedirectReplies(t *testing.T) {
 		own := r.queueOf(transport.OwnQueuePrefix, r.client)
 		_, key := newKey(t)
 		a := dialRaw(t, overMQ, r.addr, key)
-		if g != inOpen {
-			must(t, a.offer(secure.Offer{Mode: modeOf(g)}, nil))
+		if !g.open() {
+			must(t, a.offer(secure.Offer{Mode: g.mode()}, nil))
 		}
 		for i, queue := range []string{"orders", own, "owtp.node." + r.bank.NodeID(), "", "owtp.reply"} {
 			p := a.payment(r.bank, byte(i+1))
@@ -180,10 +180,6 @@ func TestAttackQueueRedirectReplies(t *testing.T) {
 		}
 		r.bank.ran(t, 1)
 	})
-}
-
-func modeOf(g guard) wire.Mode {
-	return map[guard]wire.Mode{inOpen: wire.ModeOpen, inSigned: wire.ModeSigned, inSealed: wire.ModeSealed, inBoth: wire.ModeSealedSigned}[g]
 }
 
 // inEveryForm is one request open, signed and, where there is a session, sealed.
@@ -251,7 +247,7 @@ func TestAttackQueueSwapAnswers(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if swapped != 2 || g == inOpen && right.Load() != 0 {
+			if swapped != 2 || g.open() && right.Load() != 0 {
 				t.Errorf("two callers %v: %d answers were swapped, %d calls succeeded", two, swapped, right.Load())
 			}
 			r.bank.ran(t, 2) // attempts with proof find the kept answers
@@ -280,7 +276,7 @@ func TestAttackQueueReplayAnswer(t *testing.T) {
 			return []transporttest.Queued{replay, q}
 		})
 		ok, err := r.pay("second", 5*time.Second)
-		if replayed.Load() == 0 || ok != (g != inOpen) || !ok && err == nil {
+		if replayed.Load() == 0 || ok != (!g.open()) || !ok && err == nil {
 			t.Errorf("%d answers were replayed: ok %v, %v", replayed.Load(), ok, err)
 		}
 		r.bank.ran(t, 2)
@@ -367,7 +363,7 @@ func TestAttackQueueFalseRedelivery(t *testing.T) {
 						t.Errorf("%s: nobody can know whether it ran, but %+v, %v after %d runs", then, resp, err, ran)
 					}
 				case unknown && !shared && then == "copy with a mark": // it came first
-				case g == inOpen && err == nil && resp.Status == owtp.ErrReplayAttack: // so did the copy
+				case g.open() && err == nil && resp.Status == owtp.ErrReplayAttack: // so did the copy
 				case !ok || ran != 1:
 					t.Errorf("shared %v, %s: %+v, %v after %d runs", shared, then, resp, err, ran)
 				}
@@ -382,7 +378,7 @@ func TestAttackQueueTwoReplicas(t *testing.T) {
 	eachMode(t, proofModes, func(t *testing.T, g guard) {
 		r := newQueueRig(t, g, owtp.NodeConfig{})
 		other := newBank(t, owtp.NodeConfig{Cert: r.bank.Certificate()})
-		must(t, other.Listen(owtp.ConnectConfig{Address: r.addr, ConnectType: owtp.MQ, EnableSignature: g.sign, EnableKeyAgreement: g.seal}))
+		must(t, other.Listen(owtp.ConnectConfig{Address: r.addr, ConnectType: owtp.MQ, EnableSignature: g.sign, EnableKeyAgreement: g.seal, DataFormat: g.format}))
 		sent := r.record(func() { r.mustPay("a") })
 		r.bank.ran(t, 1)
 		other.ran(t, 0)
@@ -435,7 +431,7 @@ func TestAttackQueueFalseReturn(t *testing.T) {
 			if c.another {
 				cfg.Cert = r.bank.Certificate()
 				banks = append(banks, newBank(t, cfg))
-				must(t, banks[1].Listen(owtp.ConnectConfig{Address: r.addr, ConnectType: owtp.MQ, EnableSignature: g.sign, EnableKeyAgreement: g.seal}))
+				must(t, banks[1].Listen(owtp.ConnectConfig{Address: r.addr, ConnectType: owtp.MQ, EnableSignature: g.sign, EnableKeyAgreement: g.seal, DataFormat: g.format}))
 			}
 			runs := func() (n int64) {
 				for _, b := range banks {

@@ -164,7 +164,7 @@ func TestAttackFalseRefusalOnConnection(t *testing.T) {
 // refuse them. The caller must not take that for the fate of its call.
 func TestAttackFalseRefusalByDelay(t *testing.T) {
 	// On a queue a packet is fresh for as long as its caller waits (7.5).
-	for _, g := range proofModes {
+	for _, g := range carrying(proofModes) {
 		t.Run("http/"+g.name, func(t *testing.T) {
 			t.Parallel()
 			const window = 200 * time.Millisecond
@@ -185,7 +185,7 @@ func TestAttackFalseRefusalByDelay(t *testing.T) {
 				return pass(m)
 			})
 			r := &rig{t: t, m: overHTTP, g: g, bank: b, client: newNode(t, owtp.NodeConfig{Window: window})}
-			if err := r.client.Connect("bank", owtp.ConnectConfig{Address: addr, ConnectType: owtp.HTTP, EnableSignature: g.sign, EnableKeyAgreement: g.seal}); err != nil {
+			if err := r.client.Connect("bank", owtp.ConnectConfig{Address: addr, ConnectType: owtp.HTTP, EnableSignature: g.sign, EnableKeyAgreement: g.seal, DataFormat: g.format}); err != nil {
 				t.Fatal(err)
 			}
 			ok, err := r.pay("a", 10*time.Second)

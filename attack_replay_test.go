@@ -31,7 +31,7 @@ func (r *rig) onCall(hook func(f transporttest.Flow) []transport.Message) {
 
 // firstCall is the number of a connection's first message with a call in it.
 func (r *rig) firstCall() int {
-	if r.g == inOpen {
+	if r.g.open() {
 		return 1 // after open
 	}
 	return 2 // after the hello and the finish, or their answers
@@ -325,7 +325,7 @@ func TestAttackReorder(t *testing.T) {
 			if state.Load() < 2 {
 				t.Error("nothing was reordered")
 			}
-			if g == inOpen {
+			if g.open() {
 				if !results[0] || !results[1] {
 					t.Errorf("%s: open calls failed: %v", dir, results)
 				}
@@ -346,7 +346,7 @@ func TestAttackReorder(t *testing.T) {
 // Swap the answers of two calls that run at the same time.
 func TestAttackSwapAnswers(t *testing.T) {
 	for _, m := range exchangeMedia {
-		for _, g := range append([]guard{inOpen}, proofModes...) {
+		for _, g := range carrying(append([]guard{inOpen}, proofModes...)) {
 			t.Run(m.name+"/"+g.name, func(t *testing.T) {
 				t.Parallel()
 				var swapping atomic.Bool
@@ -386,7 +386,7 @@ func TestAttackSwapAnswers(t *testing.T) {
 				if swapped.Load() != 2 {
 					t.Errorf("%d answers were swapped, want 2", swapped.Load())
 				}
-				if right.Load() != 0 && g == inOpen {
+				if right.Load() != 0 && g.open() {
 					t.Errorf("%d open calls succeeded, though nobody got its own answer", right.Load())
 				}
 				r.bank.ran(t, 3) // attempts with proof may follow and find the kept answers
@@ -628,7 +628,7 @@ func TestAttackReplayElsewhere(t *testing.T) {
 
 // Replay on another transport of the same node.
 func TestAttackReplayOtherTransport(t *testing.T) {
-	for _, g := range proofModes {
+	for _, g := range carrying(proofModes) {
 		t.Run(g.name, func(t *testing.T) {
 			t.Parallel()
 			b := newBank(t, owtp.NodeConfig{})

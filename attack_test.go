@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/owtp-go/owtp"
+	"github.com/owtp-go/owtp/codec"
 	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/httpt"
 	"github.com/owtp-go/owtp/internal/memt"
@@ -61,21 +62,50 @@ var memoryNames atomic.Int64
 type guard struct {
 	name       string
 	sign, seal bool
+	format     string // "" is JSON
 }
 
 var (
 	inOpen   = guard{name: "open"}
-	inSigned = guard{"signed", true, false}
-	inSealed = guard{"sealed", false, true}
-	inBoth   = guard{"sealed+signed", true, true}
+	inSigned = guard{name: "signed", sign: true}
+	inSealed = guard{name: "sealed", seal: true}
+	inBoth   = guard{name: "sealed+signed", sign: true, seal: true}
 
 	proofModes = []guard{inSigned, inSealed, inBoth}
 )
 
-// each runs f for every medium and mode.
+func (g guard) open() bool { return !g.sign && !g.seal }
+
+func (g guard) mode() wire.Mode {
+	switch {
+	case g.sign && g.seal:
+		return wire.ModeSealedSigned
+	case g.seal:
+		return wire.ModeSealed
+	case g.sign:
+		return wire.ModeSigned
+	}
+	return wire.ModeOpen
+}
+
+func (g guard) protobuf() guard {
+	g.name, g.format = g.name+"+"+codec.NameProtobuf, codec.NameProtobuf
+	return g
+}
+
+// carrying has each mode with data in JSON and in Protobuf.
+func carrying(modes []guard) []guard {
+	var both []guard
+	for _, g := range modes {
+		both = append(both, g, g.protobuf())
+	}
+	return both
+}
+
+// each runs f for every medium, mode and data format.
 func each(t *testing.T, over []medium, modes []guard, f func(t *testing.T, m medium, g guard)) {
 	for _, m := range over {
-		for _, g := range modes {
+		for _, g := range carrying(modes) {
 			t.Run(m.name+"/"+g.name, func(t *testing.T) {
 				t.Parallel()
 				f(t, m, g)
@@ -154,7 +184,7 @@ func receipt(token string) string { return "receipt-for-" + token }
 // listen makes the bank listen and returns the address.
 func (b *bank) listen(t *testing.T, m medium, g guard) string {
 	t.Helper()
-	err := b.Listen(owtp.ConnectConfig{Address: m.listenAddr(), ConnectType: m.name, EnableSignature: g.sign, EnableKeyAgreement: g.seal})
+	err := b.Listen(owtp.ConnectConfig{Address: m.listenAddr(), ConnectType: m.name, EnableSignature: g.sign, EnableKeyAgreement: g.seal, DataFormat: g.format})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +261,7 @@ func (r *rig) connectConfig() owtp.ConnectConfig {
 
 // at is how others reach the bank by way of an address.
 func (b *bank) at(addr string, m medium, g guard) owtp.ConnectConfig {
-	cfg := owtp.ConnectConfig{Address: addr, ConnectType: m.name, EnableSignature: g.sign, EnableKeyAgreement: g.seal}
+	cfg := owtp.ConnectConfig{Address: addr, ConnectType: m.name, EnableSignature: g.sign, EnableKeyAgreement: g.seal, DataFormat: g.format}
 	if m == overMQ {
 		cfg.WriteQueueName = "owtp.node." + b.NodeID()
 	}

@@ -149,51 +149,50 @@ func TestShutdownInsideAHandler(t *testing.T) {
 // A peer that comes back while its last life is still being closed is told of
 // in this order: open, close, open, close.
 func TestOpenAfterClose(t *testing.T) {
-	for _, connect := range []string{owtp.Websocket, owtp.Memory} {
-		t.Run(connect, func(t *testing.T) {
-			host := startNode(t, owtp.NodeConfig{Cert: owtp.NewRandomCertificate()})
-			must(t, host.HandleFunc("echo", echo))
-			listen := owtp.ConnectConfig{Address: "127.0.0.1:0", ConnectType: connect, EnableKeyAgreement: true}
-			if connect == owtp.Memory {
-				listen.Address = freshName(t)
-			}
-			must(t, host.Listen(listen))
-			events := make(chan string, 100)
-			slow := make(chan struct{})
-			host.SetOpenHandler(func(*owtp.OWTPNode, owtp.PeerInfo) { events <- "open" })
-			host.SetCloseHandler(func(*owtp.OWTPNode, owtp.PeerInfo) {
-				<-slow
-				events <- "close"
-			})
-			cert := owtp.NewRandomCertificate()
-			dial := owtp.ConnectConfig{Address: host.ListenerAddr(connect), ConnectType: connect, EnableKeyAgreement: true}
-			if connect == owtp.Memory {
-				dial.Address = listen.Address
-			}
-			const lives = 4
-			for range lives {
-				c := startNode(t, owtp.NodeConfig{Cert: cert})
-				must(t, c.Connect("host", dial))
-				answer(t, c, "host", "echo", 1) // nobody waits for a close handler but the next open handler
-				must(t, c.Close())
-				eventually(t, "the host knows", func() bool { return len(host.OnlinePeers()) == 0 })
-			}
-			if got := within(t, events, "the first life"); got != "open" {
-				t.Errorf("first %s", got)
-			}
-			never(t, "the next life is told of before the last one's end", func() bool { return len(events) > 0 })
-			close(slow)
-			for i := 1; i < 2*lives; i++ {
-				if got := within(t, events, "the lives after it"); got != []string{"open", "close"}[i%2] {
-					t.Errorf("event %d: %s", i, got)
-				}
-			}
-			if n := len(events); n != 0 {
-				t.Errorf("%d events too many", n)
-			}
-			eventually(t, "nothing is kept of the lives", func() bool { return host.Leaving() == 0 })
+	eachWay(t, []way{{connect: owtp.Websocket, suite: "aes"}, {connect: owtp.Memory, suite: "aes"}}, func(t *testing.T, w way) {
+		connect := w.connect
+		host := startNode(t, owtp.NodeConfig{Cert: owtp.NewRandomCertificate()})
+		must(t, host.HandleFunc("echo", echo))
+		listen := owtp.ConnectConfig{Address: "127.0.0.1:0", ConnectType: connect, EnableKeyAgreement: true, DataFormat: w.format}
+		if connect == owtp.Memory {
+			listen.Address = freshName(t)
+		}
+		must(t, host.Listen(listen))
+		events := make(chan string, 100)
+		slow := make(chan struct{})
+		host.SetOpenHandler(func(*owtp.OWTPNode, owtp.PeerInfo) { events <- "open" })
+		host.SetCloseHandler(func(*owtp.OWTPNode, owtp.PeerInfo) {
+			<-slow
+			events <- "close"
 		})
-	}
+		cert := owtp.NewRandomCertificate()
+		dial := owtp.ConnectConfig{Address: host.ListenerAddr(connect), ConnectType: connect, EnableKeyAgreement: true, DataFormat: w.format}
+		if connect == owtp.Memory {
+			dial.Address = listen.Address
+		}
+		const lives = 4
+		for range lives {
+			c := startNode(t, owtp.NodeConfig{Cert: cert})
+			must(t, c.Connect("host", dial))
+			answer(t, c, "host", "echo", 1) // nobody waits for a close handler but the next open handler
+			must(t, c.Close())
+			eventually(t, "the host knows", func() bool { return len(host.OnlinePeers()) == 0 })
+		}
+		if got := within(t, events, "the first life"); got != "open" {
+			t.Errorf("first %s", got)
+		}
+		never(t, "the next life is told of before the last one's end", func() bool { return len(events) > 0 })
+		close(slow)
+		for i := 1; i < 2*lives; i++ {
+			if got := within(t, events, "the lives after it"); got != []string{"open", "close"}[i%2] {
+				t.Errorf("event %d: %s", i, got)
+			}
+		}
+		if n := len(events); n != 0 {
+			t.Errorf("%d events too many", n)
+		}
+		eventually(t, "nothing is kept of the lives", func() bool { return host.Leaving() == 0 })
+	})
 }
 
 // Without an open handler, close handlers of one peer run one after the other,

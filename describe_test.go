@@ -61,46 +61,43 @@ func describe(t *testing.T, s *stage, format string, params any) *described {
 
 func TestDescribe(t *testing.T) {
 	t.Parallel()
-	for _, w := range someWays() {
-		t.Run(w.String(), func(t *testing.T) {
-			t.Parallel()
-			s := newStage(t, w, describes)
-			must(t, s.host.HandleFunc("zero", echo, owtp.Repeatable()))
-			must(t, s.host.HandleFunc("a/b", echo)) // looks like a service
-			must(t, s.host.HandleFunc("wallet.test.Listener/Other", echo))
-			must(t, teststubs.RegisterWalletServer(s.host, newWalletServer()))
-			s.connect(t)
-			for _, format := range []string{codec.NameJSON, codec.NameProtobuf} {
-				d := describe(t, s, format, nil)
-				want := []string{
-					"a/b", "wallet.test.Listener/Other", "wallet.test.Wallet/Balance", "wallet.test.Wallet/Buy", "wallet.test.Wallet/OldBalance",
-					"wallet.test.Wallet/SetLimit", "wallet.test.Wallet/Transfer", "wallet.test.Wallet/Watch", "zero",
-				}
-				if !slices.Equal(d.names(), want) || d.More || d.FilesLeftOut {
-					t.Errorf("%s: %q, more %v, left out %v", format, d.names(), d.More, d.FilesLeftOut)
-				}
-				for _, m := range d.Methods {
-					if want := m.Name == "zero" || strings.HasSuffix(m.Name, "/Balance") || strings.HasSuffix(m.Name, "/SetLimit"); m.Repeatable != want {
-						t.Errorf("%s: %s is repeatable: %v", format, m.Name, m.Repeatable)
-					}
-				}
-				files := d.files(t)
-				if _, err := files.FindDescriptorByName("wallet.test.Wallet.Transfer"); err != nil || files.NumFiles() != 3 {
-					t.Errorf("%s: %v among %d files", format, err, files.NumFiles())
-				}
-				if d := describe(t, s, format, map[string]any{"service": "wallet.test.Wallet", "after": "wallet.test.Wallet/OldBalance"}); !slices.Equal(d.names(), want[5:8]) || len(d.Files) != 3 {
-					t.Errorf("%s: of one service %q with %d files", format, d.names(), len(d.Files))
-				}
-				if d := describe(t, s, format, map[string]any{"service": "wallet.test"}); len(d.Methods) != 0 || len(d.Files) != 0 {
-					t.Errorf("%s: of no service %v", format, d)
+	eachWay(t, someWays(), func(t *testing.T, w way) {
+		s := newStage(t, w, describes)
+		must(t, s.host.HandleFunc("zero", echo, owtp.Repeatable()))
+		must(t, s.host.HandleFunc("a/b", echo)) // looks like a service
+		must(t, s.host.HandleFunc("wallet.test.Listener/Other", echo))
+		must(t, teststubs.RegisterWalletServer(s.host, newWalletServer()))
+		s.connect(t)
+		for _, format := range []string{codec.NameJSON, codec.NameProtobuf} {
+			d := describe(t, s, format, nil)
+			want := []string{
+				"a/b", "wallet.test.Listener/Other", "wallet.test.Wallet/Balance", "wallet.test.Wallet/Buy", "wallet.test.Wallet/OldBalance",
+				"wallet.test.Wallet/SetLimit", "wallet.test.Wallet/Transfer", "wallet.test.Wallet/Watch", "zero",
+			}
+			if !slices.Equal(d.names(), want) || d.More || d.FilesLeftOut {
+				t.Errorf("%s: %q, more %v, left out %v", format, d.names(), d.More, d.FilesLeftOut)
+			}
+			for _, m := range d.Methods {
+				if want := m.Name == "zero" || strings.HasSuffix(m.Name, "/Balance") || strings.HasSuffix(m.Name, "/SetLimit"); m.Repeatable != want {
+					t.Errorf("%s: %s is repeatable: %v", format, m.Name, m.Repeatable)
 				}
 			}
-			_, err := owtp.Invoke[described](background(t), s.client, "testhost", "owtp.describe", map[string]any{"after": 5})
-			if e := wantStatus(t, err, owtp.ErrBadRequest); !strings.Contains(e.Msg, "after") {
-				t.Errorf("the error does not name the field: %v", e)
+			files := d.files(t)
+			if _, err := files.FindDescriptorByName("wallet.test.Wallet.Transfer"); err != nil || files.NumFiles() != 3 {
+				t.Errorf("%s: %v among %d files", format, err, files.NumFiles())
 			}
-		})
-	}
+			if d := describe(t, s, format, map[string]any{"service": "wallet.test.Wallet", "after": "wallet.test.Wallet/OldBalance"}); !slices.Equal(d.names(), want[5:8]) || len(d.Files) != 3 {
+				t.Errorf("%s: of one service %q with %d files", format, d.names(), len(d.Files))
+			}
+			if d := describe(t, s, format, map[string]any{"service": "wallet.test"}); len(d.Methods) != 0 || len(d.Files) != 0 {
+				t.Errorf("%s: of no service %v", format, d)
+			}
+		}
+		_, err := owtp.Invoke[described](background(t), s.client, "testhost", "owtp.describe", map[string]any{"after": 5})
+		if e := wantStatus(t, err, owtp.ErrBadRequest); !strings.Contains(e.Msg, "after") {
+			t.Errorf("the error does not name the field: %v", e)
+		}
+	})
 }
 
 // A node that was not asked to says nothing, and whoever may not call learns

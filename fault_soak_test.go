@@ -64,10 +64,10 @@ type soakForm struct {
 }
 
 var soakForms = map[string][]soakForm{
-	owtp.HTTP:      {{inSealed, true}, {inSigned, false}},
-	owtp.Websocket: {{inBoth, true}, {inSealed, false}},
-	owtp.Memory:    {{inSealed, true}, {inSigned, false}},
-	owtp.MQ:        {{inSealed, true}, {inSigned, false}},
+	owtp.HTTP:      {{inSealed, true}, {inSigned.protobuf(), false}},
+	owtp.Websocket: {{inBoth.protobuf(), true}, {inSealed, false}},
+	owtp.Memory:    {{inSealed, true}, {inSigned.protobuf(), false}},
+	owtp.MQ:        {{inSealed, true}, {inSigned.protobuf(), false}},
 }
 
 const (

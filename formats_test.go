@@ -9,7 +9,6 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -35,55 +34,56 @@ func rawOf(t testing.TB, format string, v any) codec.Raw {
 // every transport, and each caller gets its own.
 func TestFormatsSideBySide(t *testing.T) {
 	t.Parallel()
-	inJSON := slices.DeleteFunc(someWays(), func(w way) bool { return w.format != "" })
-	eachWay(t, inJSON, func(t *testing.T, w way) {
-		t.Parallel()
-		s := newStage(t, w)
-		must(t, s.host.HandleFunc("sum", func(ctx *owtp.Context) {
-			p := ctx.Params()
-			ctx.Response(map[string]any{
-				"sum": p.Get("a").Uint() + p.Get("b.0").Uint(), "format": ctx.DataFormat(), "big": uint64(math.MaxUint64),
-			}, owtp.StatusSuccess, "")
-		}))
-		s.connect(t)
-		inJSON := s.client
-		s.dial.DataFormat = "protobuf"
-		inProtobuf := randomNode(t)
-		s.connectNode(t, inProtobuf)
-		ask := func(n *owtp.OWTPNode, format, want string) {
-			t.Helper()
-			resp, err := n.CallContext(background(t), "testhost", "sum", map[string]any{"a": 40, "b": []int{2}}, &owtp.CallOptions{Format: format})
-			must(t, err)
-			if got := resp.JsonData(); got.Get("sum").Int() != 42 || got.Get("format").String() != want || got.Get("big").Uint() != math.MaxUint64 {
-				t.Errorf("asked in %q of %s: %v", format, want, got)
-			}
-			raw, isRaw := resp.Result.(codec.Raw)
-			text, isJSON := resp.Result.(json.RawMessage)
-			if want == codec.NameJSON && (!isJSON || !json.Valid(text)) || want != codec.NameJSON && (!isRaw || raw.Format != want) {
-				t.Errorf("asked in %s, answered with %T", want, resp.Result)
-			}
-		}
-		ask(inJSON, "", "json")
-		ask(inProtobuf, "", "protobuf")
-		ask(inJSON, "protobuf", "protobuf")
-		ask(inProtobuf, "json", "json")
-		if w.callsBack() {
-			must(t, inProtobuf.HandleFunc("sum", func(ctx *owtp.Context) { ctx.Response(ctx.DataFormat(), owtp.StatusSuccess, "") }))
-			must(t, s.host.HandleFunc("back", func(ctx *owtp.Context) {
-				resp, err := ctx.Node().CallContext(ctx.Context(), ctx.PID, "sum", nil, &owtp.CallOptions{Format: ctx.Params().String()})
-				if err != nil {
-					ctx.Response(nil, owtp.ErrCustomError, err.Error())
-					return
-				}
-				ctx.Response(resp.Result, owtp.StatusSuccess, "")
+	for _, w := range someWays() {
+		t.Run(w.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, w)
+			must(t, s.host.HandleFunc("sum", func(ctx *owtp.Context) {
+				p := ctx.Params()
+				ctx.Response(map[string]any{
+					"sum": p.Get("a").Uint() + p.Get("b.0").Uint(), "format": ctx.DataFormat(), "big": uint64(math.MaxUint64),
+				}, owtp.StatusSuccess, "")
 			}))
-			for asked, want := range map[string]string{"": "json", "protobuf": "protobuf"} {
-				if got := answer(t, inProtobuf, "testhost", "back", asked); got.JsonData().String() != want {
-					t.Errorf("called back in %q with %v", asked, got)
+			s.connect(t)
+			inJSON := s.client
+			s.dial.DataFormat = "protobuf"
+			inProtobuf := randomNode(t)
+			s.connectNode(t, inProtobuf)
+			ask := func(n *owtp.OWTPNode, format, want string) {
+				t.Helper()
+				resp, err := n.CallContext(background(t), "testhost", "sum", map[string]any{"a": 40, "b": []int{2}}, &owtp.CallOptions{Format: format})
+				must(t, err)
+				if got := resp.JsonData(); got.Get("sum").Int() != 42 || got.Get("format").String() != want || got.Get("big").Uint() != math.MaxUint64 {
+					t.Errorf("asked in %q of %s: %v", format, want, got)
+				}
+				raw, isRaw := resp.Result.(codec.Raw)
+				text, isJSON := resp.Result.(json.RawMessage)
+				if want == codec.NameJSON && (!isJSON || !json.Valid(text)) || want != codec.NameJSON && (!isRaw || raw.Format != want) {
+					t.Errorf("asked in %s, answered with %T", want, resp.Result)
 				}
 			}
-		}
-	})
+			ask(inJSON, "", "json")
+			ask(inProtobuf, "", "protobuf")
+			ask(inJSON, "protobuf", "protobuf")
+			ask(inProtobuf, "json", "json")
+			if w.callsBack() {
+				must(t, inProtobuf.HandleFunc("sum", func(ctx *owtp.Context) { ctx.Response(ctx.DataFormat(), owtp.StatusSuccess, "") }))
+				must(t, s.host.HandleFunc("back", func(ctx *owtp.Context) {
+					resp, err := ctx.Node().CallContext(ctx.Context(), ctx.PID, "sum", nil, &owtp.CallOptions{Format: ctx.Params().String()})
+					if err != nil {
+						ctx.Response(nil, owtp.ErrCustomError, err.Error())
+						return
+					}
+					ctx.Response(resp.Result, owtp.StatusSuccess, "")
+				}))
+				for asked, want := range map[string]string{"": "json", "protobuf": "protobuf"} {
+					if got := answer(t, inProtobuf, "testhost", "back", asked); got.JsonData().String() != want {
+						t.Errorf("called back in %q with %v", asked, got)
+					}
+				}
+			}
+		})
+	}
 }
 
 // On a listener DataFormat is that of its calls back.

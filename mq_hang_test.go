@@ -16,7 +16,6 @@ import (
 func TestRabbitHangingHandlers(t *testing.T) {
 	broker := servers.RabbitMQ(t)
 	eachWay(t, []way{{connect: owtp.MQ}, {connect: owtp.MQ, sign: true}, {connect: owtp.MQ, suite: "sm4"}}, func(t *testing.T, w way) {
-		t.Parallel()
 		s := rabbitStage(t, w, broker, func(h, _ *owtp.NodeConfig) { h.Store = sharedStore(t) }) // so that all goes through the shared queue
 		obedient, stubborn := newSleeper(t), newSleeper(t)
 		stubborn.stubborn = true

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/owtp-go/owtp"
+	"github.com/owtp-go/owtp/codec"
 	"github.com/owtp-go/owtp/internal/servers"
 )
 
@@ -91,7 +92,7 @@ func TestRabbitNobodyThere(t *testing.T) {
 // one outcome, and none runs twice under one key.
 func TestRabbitRestarts(t *testing.T) {
 	broker := servers.NewRabbitMQ(t)
-	ways := []way{{connect: owtp.MQ, sign: true}, {connect: owtp.MQ, suite: "sm4"}}
+	ways := []way{{connect: owtp.MQ, sign: true}, {connect: owtp.MQ, suite: "sm4", format: codec.NameProtobuf}}
 	ends := map[way]func(testing.TB){ways[0]: broker.Stop, ways[1]: broker.Kill}
 	// RabbitMQ 3.10 writes down seconds later which queues it has, and never serves
 	// one again that a crash has overtaken: both are there when it is stopped.
@@ -99,64 +100,66 @@ func TestRabbitRestarts(t *testing.T) {
 	for _, w := range ways {
 		stages[w] = rabbitStage(t, w, broker)
 	}
-	eachWay(t, ways, func(t *testing.T, w way) {
-		s := stages[w]
-		var mu sync.Mutex
-		runs := make(map[string]int)
-		must(t, s.host.HandleFunc("pay", func(c *owtp.Context) {
-			mu.Lock()
-			runs[c.Params().String()]++
-			mu.Unlock()
-			c.Response("paid", 0, "")
-		}))
-		s.connect(t)
-		var done, unknown, notRun atomic.Int64
-		var wg sync.WaitGroup
-		stop := make(chan struct{})
-		for i := range 16 {
-			wg.Go(func() {
-				for j := 0; ; j++ {
-					select {
-					case <-stop:
-						return
-					default:
+	for _, w := range ways { // one after the other, as the broker ends once for each
+		t.Run(w.String(), func(t *testing.T) {
+			s := stages[w]
+			var mu sync.Mutex
+			runs := make(map[string]int)
+			must(t, s.host.HandleFunc("pay", func(c *owtp.Context) {
+				mu.Lock()
+				runs[c.Params().String()]++
+				mu.Unlock()
+				c.Response("paid", 0, "")
+			}))
+			s.connect(t)
+			var done, unknown, notRun atomic.Int64
+			var wg sync.WaitGroup
+			stop := make(chan struct{})
+			for i := range 16 {
+				wg.Go(func() {
+					for j := 0; ; j++ {
+						select {
+						case <-stop:
+							return
+						default:
+						}
+						r, err := s.client.CallContext(background(t), "testhost", "pay", fmt.Sprint(i, "/", j), &owtp.CallOptions{Timeout: 10 * time.Second})
+						var e *owtp.Error
+						switch {
+						case err == nil && r.OK():
+							done.Add(1)
+						case err == nil && r.Status == owtp.ErrOutcomeUnknown, errors.As(err, &e) && e.MayHaveRun:
+							unknown.Add(1)
+						case errors.As(err, &e), err == nil && !r.OK():
+							notRun.Add(1)
+							time.Sleep(5 * time.Millisecond)
+						}
 					}
-					r, err := s.client.CallContext(background(t), "testhost", "pay", fmt.Sprint(i, "/", j), &owtp.CallOptions{Timeout: 10 * time.Second})
-					var e *owtp.Error
-					switch {
-					case err == nil && r.OK():
-						done.Add(1)
-					case err == nil && r.Status == owtp.ErrOutcomeUnknown, errors.As(err, &e) && e.MayHaveRun:
-						unknown.Add(1)
-					case errors.As(err, &e), err == nil && !r.OK():
-						notRun.Add(1)
-						time.Sleep(5 * time.Millisecond)
-					}
+				})
+			}
+			eventually(t, "calls pass", func() bool { return done.Load() > 50 })
+			ends[w](t)
+			time.Sleep(100 * time.Millisecond)
+			broker.Start(t)
+			before := done.Load()
+			for end := time.Now().Add(60 * time.Second); done.Load() < before+50; time.Sleep(20 * time.Millisecond) {
+				if time.Now().After(end) {
+					t.Error("calls do not pass again")
+					break
 				}
-			})
-		}
-		eventually(t, "calls pass", func() bool { return done.Load() > 50 })
-		ends[w](t)
-		time.Sleep(100 * time.Millisecond)
-		broker.Start(t)
-		before := done.Load()
-		for end := time.Now().Add(60 * time.Second); done.Load() < before+50; time.Sleep(20 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Error("calls do not pass again")
-				break
 			}
-		}
-		close(stop)
-		wg.Wait()
-		t.Logf("%s: %d answered, %d unknown, %d not run", w, done.Load(), unknown.Load(), notRun.Load())
-		mu.Lock()
-		defer mu.Unlock()
-		for what, n := range runs {
-			if n > 1 {
-				t.Errorf("payment %s has run %d times", what, n)
+			close(stop)
+			wg.Wait()
+			t.Logf("%s: %d answered, %d unknown, %d not run", w, done.Load(), unknown.Load(), notRun.Load())
+			mu.Lock()
+			defer mu.Unlock()
+			for what, n := range runs {
+				if n > 1 {
+					t.Errorf("payment %s has run %d times", what, n)
+				}
 			}
-		}
-	})
+		})
+	}
 }
 
 func accountOf(t testing.TB, s *servers.Server) string {

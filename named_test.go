@@ -281,7 +281,7 @@ func TestNamedRunningRequests(t *testing.T) {
 		partner := newNode(t, owtp.NodeConfig{})
 		must(t, b.Listen(owtp.ConnectConfig{Address: owtp.Memory + freshName(t), ConnectType: owtp.Memory, EnableSignature: true, AllowPeers: []string{partner.NodeID()}}))
 		addr := m.listenAddr()
-		must(t, b.Listen(owtp.ConnectConfig{Address: addr, ConnectType: m.name, EnableSignature: g.sign, EnableKeyAgreement: g.seal}))
+		must(t, b.Listen(owtp.ConnectConfig{Address: addr, ConnectType: m.name, EnableSignature: g.sign, EnableKeyAgreement: g.seal, DataFormat: g.format}))
 		if m.name != owtp.Memory {
 			addr = b.ListenerAddr(m.name)
 		}

@@ -66,7 +66,7 @@ func renewTime(t testing.TB) time.Duration {
 // sealed past the limit.
 func TestRenewUnderLoad(t *testing.T) {
 	const most = 100
-	for _, w := range []way{{connect: owtp.Websocket, suite: "aes"}, {connect: owtp.Memory, sign: true, suite: "sm4"}} {
+	for _, w := range inBothFormats([]way{{connect: owtp.Websocket, suite: "aes"}, {connect: owtp.Memory, sign: true, suite: "sm4"}}) { // one after the other: each is a load
 		t.Run(w.String(), func(t *testing.T) {
 			// Each round has a proxy of its own, which remembers all it sees.
 			const round = 15 * time.Second
@@ -115,12 +115,9 @@ func renewAge(t *testing.T, w way) time.Duration {
 
 // Renewal by age alone, of keys that are hardly used.
 func TestRenewByAge(t *testing.T) {
-	for _, w := range []way{{connect: owtp.Websocket, suite: "sm4"}, {connect: owtp.Memory, suite: "aes"}} {
-		t.Run(w.String(), func(t *testing.T) {
-			t.Parallel()
-			renewRound(t, w, owtp.Limits{MaxKeyAge: 2 * time.Second}, 4, 3300*time.Millisecond)
-		})
-	}
+	eachWay(t, []way{{connect: owtp.Websocket, suite: "sm4"}, {connect: owtp.Memory, suite: "aes"}}, func(t *testing.T, w way) {
+		renewRound(t, w, owtp.Limits{MaxKeyAge: 2 * time.Second}, 4, 3300*time.Millisecond)
+	})
 }
 
 func renewRound(t *testing.T, w way, limits owtp.Limits, callers int, length time.Duration) (calls, conns int64) {
@@ -151,7 +148,7 @@ func renewRound(t *testing.T, w way, limits owtp.Limits, callers int, length tim
 			for n := 0; time.Now().Before(stop); n++ {
 				want := fmt.Sprintf(`"%d of %d"`, n, i)
 				resp, err := from.CallContext(context.Background(), to, "echo", json.RawMessage(want), &owtp.CallOptions{Timeout: patience})
-				if err != nil || !resp.OK() || string(resp.Result.(json.RawMessage)) != want {
+				if err != nil || !resp.OK() || resp.JsonData().Raw != want {
 					if failed.Add(1) <= 5 {
 						t.Errorf("call %d of caller %d: %+v, %v", n, i, resp, err)
 					}
@@ -229,50 +226,47 @@ func TestRenewQuestionCrossesTheRenewal(t *testing.T) {
 // Sessions over HTTP and over queues end by age and are agreed anew in time, under
 // calls: none fails, and callers share one agreement.
 func TestRenewExchangeSession(t *testing.T) {
-	for _, w := range []way{{connect: owtp.HTTP, suite: "sm4"}, {connect: owtp.HTTP, sign: true, suite: "aes"}, {connect: owtp.MQ, suite: "aes"}, {connect: owtp.MQ, sign: true, suite: "sm4"}} {
-		t.Run(w.String(), func(t *testing.T) {
-			t.Parallel()
-			life := time.Second
-			if os.Getenv("OWTP_SOAK_RENEW") != "" {
-				life = renewAge(t, w) // an eighth of it is what a call has to arrive
-			}
-			s := newStage(t, w, hostLimits(owtp.Limits{SessionLifetime: life, MaxHandshakeRate: 10000}))
-			p := s.through(t)
-			must(t, s.host.HandleFunc("echo", echo))
-			s.connect(t)
-			var failed, done atomic.Int64
-			length := 2*time.Second + renewTime(t)/2
-			begin := time.Now()
-			var wg sync.WaitGroup
-			for range 16 { // as many as the proxy's pool
-				wg.Go(func() {
-					for time.Since(begin) < length {
-						resp, err := s.client.CallContext(context.Background(), "testhost", "echo", 1, nil)
-						if err != nil || !resp.OK() {
-							if failed.Add(1) <= 5 {
-								t.Errorf("%+v, %v", resp, err)
-							}
+	eachWay(t, []way{{connect: owtp.HTTP, suite: "sm4"}, {connect: owtp.HTTP, sign: true, suite: "aes"}, {connect: owtp.MQ, suite: "aes"}, {connect: owtp.MQ, sign: true, suite: "sm4"}}, func(t *testing.T, w way) {
+		life := time.Second
+		if os.Getenv("OWTP_SOAK_RENEW") != "" {
+			life = renewAge(t, w) // an eighth of it is what a call has to arrive
+		}
+		s := newStage(t, w, hostLimits(owtp.Limits{SessionLifetime: life, MaxHandshakeRate: 10000}))
+		p := s.through(t)
+		must(t, s.host.HandleFunc("echo", echo))
+		s.connect(t)
+		var failed, done atomic.Int64
+		length := 2*time.Second + renewTime(t)/2
+		begin := time.Now()
+		var wg sync.WaitGroup
+		for range 16 { // as many as the proxy's pool
+			wg.Go(func() {
+				for time.Since(begin) < length {
+					resp, err := s.client.CallContext(context.Background(), "testhost", "echo", 1, nil)
+					if err != nil || !resp.OK() {
+						if failed.Add(1) <= 5 {
+							t.Errorf("%+v, %v", resp, err)
 						}
-						done.Add(1)
 					}
-				})
-			}
-			wg.Wait()
-			if failed.Load() > 0 {
-				t.Errorf("%d of %d calls failed", failed.Load(), done.Load())
-			}
-			// A session is used for 7/8 of its life: one agreement for each, some
-			// for a slow machine, and not one for each caller.
-			agreed, want := hellos(p), int(length/(life*7/8))
-			if agreed < 2 || agreed > 3*want+4 {
-				t.Errorf("%d hellos in %v", agreed, time.Since(begin))
-			}
-			if _, _, held, _ := s.host.Held(); held > 16 {
-				t.Errorf("%d sessions of one peer are held", held)
-			}
-			t.Logf("%d calls, %d agreements", done.Load(), agreed)
-		})
-	}
+					done.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if failed.Load() > 0 {
+			t.Errorf("%d of %d calls failed", failed.Load(), done.Load())
+		}
+		// A session is used for 7/8 of its life: one agreement for each, some
+		// for a slow machine, and not one for each caller.
+		agreed, want := hellos(p), int(length/(life*7/8))
+		if agreed < 2 || agreed > 3*want+4 {
+			t.Errorf("%d hellos in %v", agreed, time.Since(begin))
+		}
+		if _, _, held, _ := s.host.Held(); held > 16 {
+			t.Errorf("%d sessions of one peer are held", held)
+		}
+		t.Logf("%d calls, %d agreements", done.Load(), agreed)
+	})
 }
 
 // Many callers find at one moment that their session is gone: they agree anew

@@ -297,7 +297,7 @@ func TestSeedAsWritten(t *testing.T) {
 // TestSeedForms runs the client's part of the samples in every form over every
 // transport, on ports that are free.
 func TestSeedForms(t *testing.T) {
-	for _, w := range allWays() {
+	for _, w := range inBothFormats(allWays()) { // one after the other: they share the standard output
 		t.Run(w.String(), func(t *testing.T) {
 			s := newStage(t, w)
 			s.host.HandleFunc("getInfo", getInfo)

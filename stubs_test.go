@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/owtp-go/owtp"
-	"github.com/owtp-go/owtp/codec"
 	"github.com/owtp-go/owtp/internal/testpb"
 	"github.com/owtp-go/owtp/internal/teststubs"
 	"github.com/owtp-go/owtp/transport/transporttest"
@@ -93,20 +92,14 @@ func (l *listenerServer) Moved(_ context.Context, in *teststubs.MovedEvent) (*em
 
 func TestStubsOverEveryTransport(t *testing.T) {
 	t.Parallel()
-	for _, w := range someWays() {
-		for _, format := range []string{codec.NameJSON, codec.NameProtobuf} {
-			t.Run(w.String()+"/"+format, func(t *testing.T) {
-				t.Parallel()
-				s := newStage(t, w)
-				s.dial.DataFormat = format
-				impl, listener := newWalletServer(), new(listenerServer)
-				must(t, teststubs.RegisterWalletServer(s.host, impl))
-				must(t, teststubs.RegisterListenerServer(s.client, listener))
-				s.connect(t)
-				useWallet(t, s, teststubs.NewWalletClient(s.client, "testhost"), impl, listener)
-			})
-		}
-	}
+	eachWay(t, someWays(), func(t *testing.T, w way) {
+		s := newStage(t, w)
+		impl, listener := newWalletServer(), new(listenerServer)
+		must(t, teststubs.RegisterWalletServer(s.host, impl))
+		must(t, teststubs.RegisterListenerServer(s.client, listener))
+		s.connect(t)
+		useWallet(t, s, teststubs.NewWalletClient(s.client, "testhost"), impl, listener)
+	})
 }
 
 func useWallet(t *testing.T, s *stage, wallet teststubs.WalletClient, impl *walletServer, listener *listenerServer) {
@@ -167,32 +160,29 @@ func second[T any](_ T, err error) error { return err }
 // What a .proto says to be repeatable is sent again when its answer is lost, and
 // nothing else is.
 func TestStubsRepeatWhatIsRepeatable(t *testing.T) {
-	for _, m := range []medium{overWS, overMemory} {
-		t.Run(m.name, func(t *testing.T) {
-			t.Parallel()
-			r := retryRig(t, m, inSigned, owtp.NodeConfig{})
-			impl := newWalletServer()
-			must(t, teststubs.RegisterWalletServer(r.bank.OWTPNode, impl))
-			wallet := teststubs.NewWalletClient(r.client, "bank")
-			given := &owtp.CallOptions{Timeout: patience}
+	each(t, longMedia, []guard{inSigned}, func(t *testing.T, m medium, g guard) {
+		r := retryRig(t, m, g, owtp.NodeConfig{})
+		impl := newWalletServer()
+		must(t, teststubs.RegisterWalletServer(r.bank.OWTPNode, impl))
+		wallet := teststubs.NewWalletClient(r.client, "bank")
+		given := &owtp.CallOptions{Timeout: patience}
 
-			r.losing(transporttest.ToClient, 1)
-			if b, err := wallet.Balance(background(t), &teststubs.BalanceRequest{}, given); err != nil || impl.reads.Load() != 2 {
-				t.Errorf("balance %v, %v after %d runs", b, err, impl.reads.Load())
-			}
-			r.losing(transporttest.ToClient, 1)
-			if _, err := wallet.Balance(background(t), &teststubs.BalanceRequest{}); err != nil || impl.reads.Load() != 4 {
-				t.Errorf("without options: %v after %d runs", err, impl.reads.Load())
-			}
-			if given.Repeatable {
-				t.Error("the caller's options were changed")
-			}
-			r.losing(transporttest.ToClient, 1)
-			if e := wantStatus(t, second(wallet.Transfer(background(t), &teststubs.TransferRequest{To: "a"}, given)), owtp.ErrNetworkDisconnected); !e.MayHaveRun || impl.reads.Load() != 5 {
-				t.Errorf("transfer: %+v after %d runs", e, impl.reads.Load()-4)
-			}
-		})
-	}
+		r.losing(transporttest.ToClient, 1)
+		if b, err := wallet.Balance(background(t), &teststubs.BalanceRequest{}, given); err != nil || impl.reads.Load() != 2 {
+			t.Errorf("balance %v, %v after %d runs", b, err, impl.reads.Load())
+		}
+		r.losing(transporttest.ToClient, 1)
+		if _, err := wallet.Balance(background(t), &teststubs.BalanceRequest{}); err != nil || impl.reads.Load() != 4 {
+			t.Errorf("without options: %v after %d runs", err, impl.reads.Load())
+		}
+		if given.Repeatable {
+			t.Error("the caller's options were changed")
+		}
+		r.losing(transporttest.ToClient, 1)
+		if e := wantStatus(t, second(wallet.Transfer(background(t), &teststubs.TransferRequest{To: "a"}, given)), owtp.ErrNetworkDisconnected); !e.MayHaveRun || impl.reads.Load() != 5 {
+			t.Errorf("transfer: %+v after %d runs", e, impl.reads.Load()-4)
+		}
+	})
 }
 
 type nilEmbedded struct {
