@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	gengo "google.golang.org/protobuf/cmd/protoc-gen-go/internal_gengo"
 	"google.golang.org/protobuf/compiler/protogen"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/pluginpb"
@@ -21,7 +23,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 // What the generator of stubs writes for the files of testdata/stubs, or why it
 // does not. A first line "// option: x=y" is what --owtp_opt=x=y says. That such
-// code compiles and runs is tested with internal/teststubs.
+// code runs is tested with internal/teststubs.
 func TestStubs(t *testing.T) {
 	files, err := filepath.Glob("testdata/stubs/*.proto")
 	if err != nil || len(files) == 0 {
@@ -58,6 +60,74 @@ func stubsOf(t *testing.T, file string) string {
 	}
 	stubs.Generate(plugin, o)
 	return text(plugin.Response())
+}
+
+// All that the generator writes compiles beside the messages.
+func TestStubsCompile(t *testing.T) {
+	root, err := filepath.Abs(filepath.Join("..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const library = "module github.com/owtp-go/owtp\n"
+	text := strings.Replace(string(mod), library, "module example.com\n", 1) +
+		fmt.Sprintf("\nrequire github.com/owtp-go/owtp v0.0.0\nreplace github.com/owtp-go/owtp => %q\n", root)
+	sum, err := os.ReadFile(filepath.Join(root, "go.sum"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, text string) {
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o777), os.WriteFile(path, []byte(text), 0o666)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("go.mod", text)
+	write("go.sum", string(sum))
+	files, err := filepath.Glob("testdata/stubs/*.proto")
+	if err != nil {
+		t.Fatal(err)
+	}
+	compiled := 0
+	for _, file := range files {
+		var flags flag.FlagSet
+		var o stubs.Options
+		o.Register(&flags)
+		plugin, err := protogen.Options{ParamFunc: flags.Set}.New(request(t, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range plugin.Files {
+			if f.Generate {
+				gengo.GenerateFile(plugin, f)
+			}
+		}
+		stubs.Generate(plugin, o)
+		response := plugin.Response()
+		if response.Error != nil {
+			continue // what it says is in the golden file
+		}
+		for _, f := range response.File {
+			name, ok := strings.CutPrefix(f.GetName(), "example.com/")
+			if !ok {
+				t.Fatalf("%s: its go_package must begin with example.com/", file)
+			}
+			write(name, f.GetContent())
+			compiled++
+		}
+	}
+	if compiled < 10 {
+		t.Fatalf("only %d files were written", compiled)
+	}
+	cmd := exec.Command("go", "build", "./...")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=mod", "GOPROXY=off")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 // request is what protoc sends to the plugin for a file.
