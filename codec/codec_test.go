@@ -15,6 +15,11 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
 
 	"github.com/owtp-go/owtp/codec"
 	"github.com/owtp-go/owtp/internal/testpb"
@@ -397,7 +402,13 @@ func TestMessagesAreBounded(t *testing.T) {
 		for _, f := range []codec.Format{asJSON, asProto} {
 			data := must[[]byte](t)(codec.Protobuf().Marshal(deep(n)))
 			if f == asJSON {
-				data = must[[]byte](t)(f.Marshal(deep(n)))
+				text, err := f.Marshal(deep(n))
+				if (err == nil) != ok {
+					t.Errorf("%d deep are written as JSON: %v", n, err)
+				}
+				if data = text; err != nil {
+					data = []byte(strings.Repeat(`{"inside":`, n-1) + "{}" + strings.Repeat("}", n-1))
+				}
 			}
 			if err := f.Unmarshal(data, &m); (err == nil) != ok {
 				t.Errorf("%s: %d deep: %v", f.Name(), n, err)
@@ -414,6 +425,13 @@ func TestMessagesAreBounded(t *testing.T) {
 	}
 	if err := asProto.Unmarshal(wide(1_000_001), &o); err == nil {
 		t.Error("more than a million fields are decoded")
+	}
+	holder, many := anExtension(t)
+	if err := asProto.Unmarshal(field(10, join(field(1, []byte(holder)), field(2, field(100, bytes.Repeat(field(1, nil), 1000))))), new(any)); err != nil {
+		t.Errorf("a thousand fields in an extension: %v", err)
+	}
+	if err := asProto.Unmarshal(field(10, join(field(1, []byte(holder)), field(2, many))), new(any)); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("more than a million fields in an extension: %v", err)
 	}
 	for name, c := range map[string]struct {
 		data []byte
@@ -434,6 +452,36 @@ func TestMessagesAreBounded(t *testing.T) {
 	if err := asProto.Unmarshal(must[[]byte](t)(asProto.Marshal(anOrder())), &v); err != nil || !proto.Equal(v.(proto.Message), anOrder()) {
 		t.Errorf("a known message into any: %v, %v", v, err)
 	}
+}
+
+// anExtension makes a message known whose extension is a message, and returns its
+// name and one with more than a million empty messages in it.
+func anExtension(t *testing.T) (holder string, many []byte) {
+	t.Helper()
+	file := &descriptorpb.FileDescriptorProto{
+		Name: proto.String("extended.proto"), Package: proto.String("extended"),
+		MessageType: []*descriptorpb.DescriptorProto{
+			{Name: proto.String("Holder"), ExtensionRange: []*descriptorpb.DescriptorProto_ExtensionRange{{Start: proto.Int32(100), End: proto.Int32(200)}}},
+			{Name: proto.String("Many"), Field: []*descriptorpb.FieldDescriptorProto{{
+				Name: proto.String("all"), Number: proto.Int32(1), TypeName: proto.String(".extended.Many"),
+				Label: descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum(), Type: descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(),
+			}}},
+		},
+		Extension: []*descriptorpb.FieldDescriptorProto{{
+			Name: proto.String("many"), Number: proto.Int32(100), TypeName: proto.String(".extended.Many"), Extendee: proto.String(".extended.Holder"),
+			Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), Type: descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(),
+		}},
+	}
+	fd := must[protoreflect.FileDescriptor](t)(protodesc.NewFile(file, protoregistry.GlobalFiles))
+	for i := range fd.Messages().Len() {
+		if err := protoregistry.GlobalTypes.RegisterMessage(dynamicpb.NewMessageType(fd.Messages().Get(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := protoregistry.GlobalTypes.RegisterExtension(dynamicpb.NewExtensionType(fd.Extensions().Get(0))); err != nil {
+		t.Fatal(err)
+	}
+	return "extended.Holder", field(100, bytes.Repeat(field(1, nil), 1_000_001))
 }
 
 // A type whose own methods panic is an error.

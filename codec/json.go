@@ -25,7 +25,11 @@ func (jsonFormat) ContentType() string { return "application/json" }
 // what the program has encoded itself is checked, and kept octet for octet.
 func (f jsonFormat) Marshal(v any) ([]byte, error) {
 	if m, ok := v.(proto.Message); ok {
-		return messageJSON(m)
+		text, err := messageJSON(m)
+		if err == nil { // Protobuf nests as deep as it likes
+			err = f.Check(text)
+		}
+		return text, err
 	}
 	raw, ok := v.(json.RawMessage)
 	if !ok {

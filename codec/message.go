@@ -276,7 +276,13 @@ func countFields(d protoreflect.MessageDescriptor, b []byte, depth int, left *in
 		if n = protowire.ConsumeFieldValue(number, typ, b); n < 0 {
 			return errorf("field %d is cut off", number)
 		}
-		if f := d.Fields().ByNumber(number); f != nil && f.Message() != nil && (typ == protowire.BytesType || typ == protowire.StartGroupType) {
+		f := d.Fields().ByNumber(number)
+		if f == nil && d.ExtensionRanges().Has(number) {
+			if x, err := protoregistry.GlobalTypes.FindExtensionByNumber(d.FullName(), number); err == nil {
+				f = x.TypeDescriptor()
+			}
+		}
+		if f != nil && f.Message() != nil && (typ == protowire.BytesType || typ == protowire.StartGroupType) {
 			inner, _ := protowire.ConsumeBytes(b)
 			if typ == protowire.StartGroupType {
 				inner, _ = protowire.ConsumeGroup(number, b)

@@ -294,7 +294,11 @@ func (o *callOptions) report(c *console, resp *owtp.Response, typed *protoMethod
 	if msg == "" {
 		msg = owtp.StatusText(resp.Status)
 	}
-	return withHint(withCode(exitStatus, "the peer answered with status %d: %s", resp.Status, printable(msg)), resp.Status)
+	err = withHint(withCode(exitStatus, "the peer answered with status %d: %s", resp.Status, printable(msg)), resp.Status)
+	if details := resp.JsonData().Raw; !o.full && details != "" && details != "null" {
+		err = fmt.Errorf("%w\nIt sent details: --full prints them", err)
+	}
+	return err
 }
 
 func parseMeta(pairs []string) (map[string]string, error) {

@@ -2,7 +2,11 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -56,8 +60,56 @@ func TestDescriptionsAreBounded(t *testing.T) {
 	if err == nil || len(a.files.File)*len(file) >= maxDescription {
 		t.Errorf("%d files of %d octets are kept: %v", len(a.files.File), len(file), err)
 	}
+	// Each declaration has the names of all around it: those of a message that
+	// hardly anything fits into are long, and so are those of what it holds.
+	inside := new(descriptorpb.DescriptorProto)
+	long, many := strings.Repeat("a", 1<<20), make([]*descriptorpb.DescriptorProto, 0, 1000)
+	for i := range cap(many) {
+		many = append(many, &descriptorpb.DescriptorProto{Name: proto.String(fmt.Sprint("a", i))})
+	}
+	inside.Name, inside.NestedType = &long, many
+	deep := &descriptorpb.DescriptorProto{Name: proto.String("a")}
+	for range 1000 {
+		deep = &descriptorpb.DescriptorProto{Name: proto.String("a"), NestedType: []*descriptorpb.DescriptorProto{deep}}
+	}
+	for what, m := range map[string]*descriptorpb.DescriptorProto{"names of": inside, "cannot be read": deep} {
+		octets, err := proto.Marshal(&descriptorpb.FileDescriptorProto{Name: proto.String("a.proto"), MessageType: []*descriptorpb.DescriptorProto{m}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a = &api{files: new(descriptorpb.FileDescriptorSet), seen: make(map[string]bool)}
+		if err := a.add(&description{Files: [][]byte{octets}}); err == nil || !strings.Contains(err.Error(), what) || len(a.files.File) != 0 {
+			t.Errorf("%d files are kept: %v, want %q", len(a.files.File), err, what)
+		}
+	}
 	a = &api{files: new(descriptorpb.FileDescriptorSet), seen: make(map[string]bool)}
 	if err := a.add(&description{Files: [][]byte{bytes.Repeat([]byte{0x22, 0}, maxDescription/2+1)}}); err == nil || len(a.files.File) != 0 {
 		t.Errorf("a file larger than all may be is kept: %v", err)
+	}
+}
+
+// Files that import each other in many ways are looked at once each.
+func TestFilesAreKnownOnce(t *testing.T) {
+	set := new(descriptorpb.FileDescriptorSet)
+	var before []string
+	for i := range 60 {
+		var level []string
+		for _, side := range []string{"a", "b"} {
+			name := fmt.Sprint(side, i, ".proto")
+			level = append(level, name)
+			set.File = append(set.File, &descriptorpb.FileDescriptorProto{Name: &name, Dependency: before})
+		}
+		before = level
+	}
+	octets, err := proto.Marshal(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "many.binpb")
+	if err := os.WriteFile(name, octets, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := (&protoFlags{file: name}).method(t.Context(), "a"); err == nil || !strings.Contains(err.Error(), "no service") {
+		t.Error(err)
 	}
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -49,8 +51,9 @@ func (p *protoFlags) method(ctx context.Context, name string) (*protoMethod, err
 	if err != nil {
 		return nil, fmt.Errorf("--proto %s: %w", printable(p.file), err)
 	}
+	seen := make(map[string]bool)
 	for _, f := range files {
-		makeKnown(f)
+		makeKnown(f, seen)
 	}
 	var names []string
 	for _, f := range files {
@@ -68,6 +71,10 @@ func (p *protoFlags) method(ctx context.Context, name string) (*protoMethod, err
 		return nil, fmt.Errorf("--proto %s: there is no service in it", printable(p.file))
 	}
 	slices.Sort(names)
+	const most = 20
+	if n := len(names) - most; n > 0 {
+		names = append(names[:most], fmt.Sprintf("and %d more", n))
+	}
 	return nil, fmt.Errorf("--proto %s: there is no method %.140q in it; it has %s", printable(p.file), printable(name), strings.Join(names, ", "))
 }
 
@@ -92,12 +99,16 @@ func methods(f protoreflect.FileDescriptor) func(yield func(protoreflect.MethodD
 // load reads the file: text, or descriptors as protoc and owtp describe write
 // them.
 func (p *protoFlags) load(ctx context.Context) ([]protoreflect.FileDescriptor, error) {
-	octets, err := os.ReadFile(p.file)
+	if filepath.Ext(p.file) != ".proto" {
+		octets, err := readProto(p.file)
+		if err != nil {
+			return nil, err
+		}
+		return descriptorSet(octets)
+	}
+	_, err := os.Stat(p.file)
 	if err != nil {
 		return nil, err
-	}
-	if filepath.Ext(p.file) != ".proto" {
-		return descriptorSet(octets)
 	}
 	name, paths := filepath.Base(p.file), []string{filepath.Dir(p.file)}
 	if p.paths != nil {
@@ -106,7 +117,7 @@ func (p *protoFlags) load(ctx context.Context) ([]protoreflect.FileDescriptor, e
 		}
 		paths = p.paths
 	}
-	compiler := protocompile.Compiler{Resolver: protocompile.WithStandardImports(&protocompile.SourceResolver{ImportPaths: paths})}
+	compiler := protocompile.Compiler{Resolver: protocompile.WithStandardImports(protoFolders(paths))}
 	compiled, err := compiler.Compile(ctx, name)
 	if err != nil {
 		return nil, fmt.Errorf("it does not compile: %w", err)
@@ -116,6 +127,44 @@ func (p *protoFlags) load(ctx context.Context) ([]protoreflect.FileDescriptor, e
 		files = append(files, f)
 	}
 	return files, nil
+}
+
+// maxProto is the most octets of a .proto file or a FileDescriptorSet: they are
+// somebody else's, as the peer is.
+const maxProto = 8 << 20
+
+// readProto reads a file that is one, and not without end.
+func readProto(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", printable(path))
+	}
+	octets, err := io.ReadAll(io.LimitReader(f, maxProto+1))
+	if err == nil && len(octets) > maxProto {
+		err = fmt.Errorf("%s has more than %d MiB", printable(path), maxProto>>20)
+	}
+	return octets, err
+}
+
+// protoFolders finds a .proto file and what it imports: in the folders and nowhere
+// else, as protoc does.
+func protoFolders(paths []string) protocompile.Resolver {
+	source := &protocompile.SourceResolver{ImportPaths: paths, Accessor: func(path string) (io.ReadCloser, error) {
+		octets, err := readProto(path)
+		return io.NopCloser(bytes.NewReader(octets)), err
+	}}
+	return protocompile.ResolverFunc(func(path string) (protocompile.SearchResult, error) {
+		if !filepath.IsLocal(filepath.FromSlash(path)) {
+			return protocompile.SearchResult{}, fmt.Errorf("%q leads out of the folders of --proto-path", path)
+		}
+		return source.FindFileByPath(path)
+	})
 }
 
 // nameInPaths returns the file's name as imports would give it.
@@ -137,8 +186,14 @@ func (p *protoFlags) nameInPaths() (string, error) {
 
 func descriptorSet(octets []byte) ([]protoreflect.FileDescriptor, error) {
 	set := new(descriptorpb.FileDescriptorSet)
-	if err := proto.Unmarshal(octets, set); err != nil {
+	if err := (proto.UnmarshalOptions{RecursionLimit: maxNesting}).Unmarshal(octets, set); err != nil {
 		return nil, errors.New("it is neither a .proto file, by its name, nor a FileDescriptorSet")
+	}
+	names := 0
+	for _, f := range set.GetFile() {
+		if names += fullNames(f); names > maxFullNames {
+			return nil, fmt.Errorf("its declarations have names of more than %d MiB", maxFullNames>>20)
+		}
 	}
 	registry, err := protodesc.NewFiles(set)
 	if err != nil {
@@ -154,9 +209,13 @@ func descriptorSet(octets []byte) ([]protoreflect.FileDescriptor, error) {
 
 // makeKnown tells the Protobuf library the messages of a file and its imports, as
 // generated code would: what an Any holds, and the details of an error.
-func makeKnown(f protoreflect.FileDescriptor) {
+func makeKnown(f protoreflect.FileDescriptor, seen map[string]bool) {
+	if seen[f.Path()] {
+		return
+	}
+	seen[f.Path()] = true
 	for i := range f.Imports().Len() {
-		makeKnown(f.Imports().Get(i).FileDescriptor)
+		makeKnown(f.Imports().Get(i).FileDescriptor, seen)
 	}
 	makeMessagesKnown(f.Messages())
 }
