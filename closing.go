@@ -5,9 +5,11 @@ import (
 	"errors"
 	"reflect"
 	"runtime"
+	"sync"
 	"time"
 
 	"github.com/owtp-go/owtp/internal/wire"
+	"github.com/owtp-go/owtp/transport"
 )
 
 // closePatience is how long Close waits for handlers that do not heed their
@@ -93,6 +95,10 @@ func (n *OWTPNode) end() {
 // it goes away, lets requests and calls finish, answers new ones with 503, and
 // then closes. When ctx ends it closes at once and returns the context's error.
 //
+// At a message queue other replicas of the node get what it has not begun, and
+// its callers go over to them with their next attempt, within the same call.
+// Where replicas share no store that takes two seconds after the last request.
+//
 // Within a handler or a callback, of whichever node, it begins that and returns
 // nil, or it would wait for itself. Then only the deadline of ctx counts, or
 // TimeoutSEC, and not that it is cancelled, as a handler's context is.
@@ -120,22 +126,32 @@ func (n *OWTPNode) Shutdown(ctx context.Context) error {
 
 func (n *OWTPNode) shutdown(ctx context.Context) error {
 	n.mu.Lock()
-	var listeners []*listener
+	var ends []transport.Listener
 	for l := range n.listeners {
-		listeners = append(listeners, l)
+		ends = append(ends, l.tl)
+	}
+	for _, r := range n.remotes {
+		if e, ok := r.exch.(transport.Endpoint); ok && !r.passive { // where the peer calls back
+			ends = append(ends, e)
+		}
 	}
 	links := n.allLinks()
 	n.mu.Unlock()
 	for _, l := range links {
 		l.announce(wire.ReasonShutdown)
 	}
-	var err error
-	for _, l := range listeners {
-		err = errors.Join(err, l.shutdown(ctx))
+	// All at one time: none of them is to take requests while another finishes.
+	errs := make([]error, len(ends))
+	var all sync.WaitGroup
+	for i, e := range ends {
+		all.Go(func() { errs[i] = e.Shutdown(ctx) })
 	}
+	all.Wait()
+	err := errors.Join(errs...)
 	for _, l := range links {
 		err = errors.Join(err, l.finish(ctx))
 	}
+	err = errors.Join(err, n.oneWay.wait(ctx))
 	if e := n.Close(); err == nil {
 		err = e
 	}

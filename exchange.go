@@ -27,6 +27,7 @@ type inbound struct {
 	// For message queues.
 	replyTo     string // queue for the answer, once the message has named it
 	redelivered bool
+	late        bool // it came to a replica's own queue after Shutdown
 }
 
 // ServeExchange answers one message that is no part of a connection.
@@ -37,7 +38,7 @@ func (f *listener) ServeExchange(ctx context.Context, from transport.Remote, m t
 	}
 	defer n.tasks.end()
 	in := &inbound{
-		form: m.Form, redelivered: m.Redelivered,
+		form: m.Form, redelivered: m.Redelivered, late: m.Late,
 		peer: &Peer{kind: f.kind, config: &f.spec.ConnectConfig, local: from.LocalAddr, remote: from.Addr},
 	}
 	if f.remote != nil {
@@ -90,7 +91,10 @@ func (f *listener) answerHello(ctx context.Context, in *inbound, body []byte) (t
 	if err := f.named(in, h.ReplyQueue); err != nil {
 		return transport.Message{}, err
 	}
-	r := f.checkHello(h, in.peer.remote)
+	r := refuseClosing // whoever asks this replica is to ask another
+	if !in.late {
+		r = f.checkHello(h, in.peer.remote)
+	}
 	if r == nil && !h.Proof() {
 		r = f.demands(h.Mode)
 	}
@@ -315,7 +319,7 @@ func (f *listener) execute(ctx context.Context, in *inbound) (transport.Message,
 	}
 	admit := func() *refusal {
 		switch {
-		case n.closing.Load():
+		case f.refuses(in):
 			return refuseClosing
 		case !n.running.take(who, len(p.Data)):
 			return refuseMany
@@ -349,10 +353,25 @@ func (f *listener) execute(ctx context.Context, in *inbound) (transport.Message,
 		return f.prove(in, run(ctx))
 	}
 	// Acknowledged by the exchange only; the handler outlives it.
-	if !n.spawn(func() { run(n.ctx) }) {
+	n.oneWay.begin()
+	if !n.spawn(func() {
+		defer n.oneWay.end()
+		run(n.ctx)
+	}) {
+		n.oneWay.end()
 		n.running.give(who, len(p.Data))
 	}
 	return f.prove(in, refuse(0, 0, "").response(p))
+}
+
+// refuses reports whether a request is not to run because the node goes away.
+// The endpoint at a broker knows which were delivered before that. A one-way one
+// that comes late runs all the same: its sender would not learn of a refusal.
+func (f *listener) refuses(in *inbound) bool {
+	if f.kind == transport.MQ {
+		return in.late && in.request.Kind != wire.OneWay
+	}
+	return f.node.closing.Load()
 }
 
 // fresh checks epoch and window of a packet that has been proved.

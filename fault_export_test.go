@@ -21,6 +21,7 @@ const (
 	MaxWaitersPerPeer = maxWaitersPerPeer
 	MaxHalfOpen       = maxHalfOpen
 	ProofAge          = proofAge
+	ReplicaAge        = replicaAge
 	ClockSlack        = clockSlack
 	OrphanPatience    = orphanPatience
 	MaxCallers        = maxCallers

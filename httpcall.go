@@ -36,6 +36,25 @@ type clientSession struct {
 // and after a connection has ended, as those of a peer that restarts do.
 const proofAge = 30 * time.Second
 
+// A replica that is asked at a queue of its own goes away more often, and what
+// is sent there afterwards has an outcome that nobody knows. So its proof is old
+// sooner, and while it shuts down it refuses what comes, under proof, for longer
+// than a proof is young: between the two a request may be on its way.
+const (
+	replicaAge    = time.Second
+	replicaLinger = 2 * time.Second
+)
+
+// proofAge is how old the proof may be that the next request relies on.
+func (r *remote) proofAge() time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.proof.queue != "" && !r.passive {
+		return replicaAge
+	}
+	return proofAge
+}
+
 // ended counts the connections to the peer that have ended.
 func (r *remote) ended() uint64 {
 	if w, ok := r.exch.(transport.Watcher); ok {
@@ -265,7 +284,7 @@ func (r *remote) prepared(ctx context.Context) (mode wire.Mode, proof proofState
 	for {
 		mode, s = r.mode(), nil
 		if mode == wire.ModeSigned || mode.Sealed() && r.freshSession() != nil {
-			if err := r.proved(ctx, proofAge); err != nil {
+			if err := r.proved(ctx, r.proofAge()); err != nil {
 				return mode, proof, nil, err
 			}
 		}

@@ -14,10 +14,12 @@ import (
 type keyedCalls struct {
 	mu    sync.Mutex
 	byKey map[wire.Nonce]keyedCall
+	inUse map[wire.Nonce]int // calls under way
 }
 
 type keyedCall struct {
 	epoch wire.Nonce
+	by    *retry    // the only call of this key that was sent, as long as it lasts; nil if there were others
 	until time.Time // the peer forgets the call then, too
 }
 
@@ -46,18 +48,55 @@ func (k *keyedCalls) first(key wire.Nonce) (wire.Nonce, error) {
 	return wire.Nonce{}, nil
 }
 
-// sent remembers the epoch of the key's first attempt.
-func (k *keyedCalls) sent(key, epoch wire.Nonce, life time.Duration) {
+// enter counts a call of a key until leave.
+func (k *keyedCalls) enter(key wire.Nonce, t *retry) (leave func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.inUse == nil {
+		k.inUse = make(map[wire.Nonce]int)
+	}
+	k.inUse[key]++
+	return func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		if c, ok := k.byKey[key]; ok && c.by == t {
+			c.by = nil
+			k.byKey[key] = c
+		}
+		if k.inUse[key]--; k.inUse[key] == 0 {
+			delete(k.inUse, key)
+		}
+	}
+}
+
+// unsent forgets the epoch of a key whose attempts were all refused, under proof,
+// and reports whether that is right: they were all one call's.
+func (k *keyedCalls) unsent(key wire.Nonce, by *retry) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.inUse[key] > 1 || k.byKey[key].by != by {
+		return false
+	}
+	delete(k.byKey, key)
+	return true
+}
+
+// sent remembers the epoch of the key's first attempt, and whose it was.
+func (k *keyedCalls) sent(key, epoch wire.Nonce, life time.Duration, by *retry) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := time.Now()
 	if c, ok := k.byKey[key]; ok && now.Before(c.until) {
+		if c.by != by {
+			c.by = nil
+			k.byKey[key] = c
+		}
 		return
 	}
 	if k.byKey == nil {
 		k.byKey = make(map[wire.Nonce]keyedCall)
 	}
-	k.byKey[key] = keyedCall{epoch, now.Add(life)}
+	k.byKey[key] = keyedCall{epoch, by, now.Add(life)}
 }
 
 // recordLife is how long the record of a call is kept.

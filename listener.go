@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/httpt"
@@ -100,6 +101,10 @@ func (l *listener) name() {
 
 func (n *OWTPNode) transportConfig(s *spec) transport.Config {
 	l := n.cfg.Limits
+	linger := time.Duration(0)
+	if !n.state.shared { // its callers send to its own queue
+		linger = replicaLinger
+	}
 	return transport.Config{
 		Address: s.Address, Path: s.path, TLS: s.TLS, MaxMessage: l.MaxMessage, MaxHeader: l.MaxHeader,
 		HandshakeTimeout: l.HandshakeTimeout, BodyTimeout: l.BodyTimeout, IdleTimeout: l.IdleTimeout,
@@ -108,7 +113,7 @@ func (n *OWTPNode) transportConfig(s *spec) transport.Config {
 		AllowedOrigins: s.AllowedOrigins, AllowedHosts: s.AllowedHosts, TrustedProxies: s.proxies,
 		Account: s.Account, Password: s.Password, Exchange: s.Exchange,
 		WriteQueueName: s.WriteQueueName, ReadQueueName: s.ReadQueueName, Name: n.NodeID(),
-		Legacy: s.AllowV1, MaxDeliveries: l.MaxDeliveries, MaxQueueLength: l.MaxQueueLength, MaxQueueTime: n.cfg.MaxQueueTime, Logger: n.log,
+		Legacy: s.AllowV1, MaxDeliveries: l.MaxDeliveries, MaxQueueLength: l.MaxQueueLength, MaxQueueTime: n.cfg.MaxQueueTime, OwnQueueLinger: linger, Logger: n.log,
 	}
 }
 
@@ -205,14 +210,6 @@ func (l *listener) close() {
 	if l.v1 != nil {
 		l.node.forgetV1(l.v1)
 	}
-}
-
-// shutdown waits for exchanges; connections are the links'.
-func (l *listener) shutdown(ctx context.Context) error {
-	if l.tl == nil {
-		return nil
-	}
-	return l.tl.Shutdown(ctx)
 }
 
 // admits reports whether a peer of that ID may come in. It is asked with a

@@ -40,6 +40,7 @@ type OWTPNode struct {
 	ctx       context.Context // ends with Close
 	cancel    context.CancelCauseFunc
 	tasks     tracker // handlers, callbacks and goroutines of the node
+	oneWay    tracker // handlers that no exchange waits for; Shutdown does
 	running   *quota  // requests
 	refusals  *quota  // of requests, that cost a signature
 	receiving *transport.Budget

@@ -55,6 +55,7 @@ func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) 
 	t := &retry{remote: r, call: p, repeatable: repeatable}
 	keyed := !p.CallKey.IsZero() && r.mode() != wire.ModeOpen
 	if keyed {
+		defer r.keyed.enter(p.CallKey, t)()
 		if t.epoch, err = r.keyed.first(p.CallKey); err != nil {
 			return out, err
 		}
@@ -77,7 +78,7 @@ func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) 
 			t.epoch = a.epoch
 		}
 		if a.sent && keyed {
-			r.keyed.sent(p.CallKey, a.epoch, r.node.recordLife(p))
+			r.keyed.sent(p.CallKey, a.epoch, r.node.recordLife(p), t)
 		}
 		again, reason := t.judge(a, err)
 		out = outcome{resp: a.resp, req: &q, sent: a.sent || t.maybe, proved: a.mode != wire.ModeOpen}
@@ -131,13 +132,13 @@ func sleep(ctx context.Context, d time.Duration) bool {
 // judge decides whether one more attempt makes sense, and mends what the last
 // one was refused for.
 func (t *retry) judge(a attempted, err error) (again bool, reason string) {
-	resp, sent := a.resp, a.sent
+	sent := a.sent
 	if a.mode == wire.ModeOpen || t.call.Kind == wire.OneWay || t.attempts >= maxAttempts {
 		t.maybe = t.maybe || sent && err != nil
 		return false, ""
 	}
 	if err == nil {
-		return t.judgeAnswer(resp)
+		return t.judgeAnswer(a)
 	}
 	before := t.maybe
 	t.maybe = before || sent
@@ -170,9 +171,14 @@ func (t *retry) judge(a attempted, err error) (again bool, reason string) {
 }
 
 // judgeAnswer looks at an answer that is the peer's own.
-func (t *retry) judgeAnswer(resp *wire.Packet) (again bool, reason string) {
-	if t.maybe && resp.Reason == wire.ReasonNotRun {
+func (t *retry) judgeAnswer(a attempted) (again bool, reason string) {
+	resp := a.resp
+	switch {
+	case resp.Reason != wire.ReasonNotRun:
+	case t.maybe:
 		return true, resp.Msg // full or going away: another attempt may learn more
+	case resp.Status == ErrDenialOfService && t.elsewhere(a):
+		return true, resp.Msg + "; another replica is asked"
 	}
 	r := t.remote
 	r.mu.Lock()
@@ -215,6 +221,25 @@ func (t *retry) judgeAnswer(resp *wire.Packet) (again bool, reason string) {
 		return true, "a copy of the packet came first"
 	}
 	return false, ""
+}
+
+// elsewhere lets the next attempt go to another replica, after one that goes away
+// has refused the only attempts that there were, under proof: no packet of this
+// call has reached a handler or ever will, since each was made for the epoch of
+// who refused it. Thus the call is bound to no epoch (PROTOCOL §8).
+func (t *retry) elsewhere(a attempted) bool {
+	r := t.remote
+	switch {
+	case r.queues.Reply == "" || r.passive:
+		return false // there is but one place to ask
+	case !t.call.CallKey.IsZero() && !r.keyed.unsent(t.call.CallKey, t):
+		return false
+	}
+	if a.to != "" {
+		r.leaveReplica(a.to)
+	}
+	t.epoch = wire.Nonce{}
+	return true
 }
 
 // dropSession forgets the session that an attempt was refused under, unless
@@ -291,7 +316,7 @@ func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) 
 			epoch, maybe = l.peerEpoch, true
 		}
 		if sent && keyed {
-			r.keyed.sent(p.CallKey, l.peerEpoch, r.node.recordLife(p))
+			r.keyed.sent(p.CallKey, l.peerEpoch, r.node.recordLife(p), nil)
 		}
 		if err != nil && !sent && !l.usable() && ctx.Err() == nil {
 			attempts--

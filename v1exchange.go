@@ -14,7 +14,7 @@ func (f *listener) answerV1(ctx context.Context, peer *Peer, m transport.Message
 	if f.spec.v1 == nil {
 		return transport.Message{}, &transport.Refusal{Status: http.StatusUnsupportedMediaType, Reason: "version 1 is not spoken here"}
 	}
-	in := &v1Inbound{rules: f.spec.v1, sessions: f.v1, peer: peer, redelivered: m.Redelivered}
+	in := &v1Inbound{rules: f.spec.v1, sessions: f.v1, peer: peer, redelivered: m.Redelivered, accepted: f.kind == transport.MQ && !m.Late}
 	if f.kind == transport.HTTP {
 		if complaint := in.announce(m.Announced); complaint != "" {
 			return v1Complaint(complaint), nil

@@ -171,7 +171,7 @@ func (q *v1Request) who() string {
 func (q *v1Request) admit() *refusal {
 	n := q.n
 	switch {
-	case n.closing.Load():
+	case n.closing.Load() && !q.in.accepted:
 		return refuseClosing
 	case q.peer.link == nil && !n.running.take(q.who(), len(q.data)):
 		return refuseMany

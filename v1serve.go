@@ -39,6 +39,7 @@ type v1Inbound struct {
 	line        *v1Line             // that this node has dialled; nil where it was
 	announced   *identity.PublicKey // header a; nil where there is none
 	redelivered bool                // by a broker
+	accepted    bool                // it was delivered before this node began to go away
 }
 
 // The answers that version 1's nodes know. Their texts are what people who run

@@ -79,6 +79,7 @@ type Message struct {
 	Expires     time.Duration // the broker may drop the message after this time; 0 is when the sender's context ends
 	Redelivered bool          // the broker says that it may have delivered it before
 	OneWay      bool          // nobody answers: Exchange returns once the broker has taken it
+	Late        bool          // it came to the own queue of an endpoint after its Shutdown: the handler is to refuse it; of a received message only
 }
 
 // A Conn is a duplex connection that keeps the borders and the order of
@@ -207,7 +208,13 @@ type ExchangeDialer interface {
 // broker was away. Exchange fails meanwhile with ErrNotSent.
 type Endpoint interface {
 	Exchanger
-	Listener // Shutdown ends the consuming of requests; answers still come in
+	// Shutdown of an endpoint ends the consuming of the shared queue: what was
+	// delivered and would have to wait for its turn goes back, for other
+	// replicas. What is or comes in the own queue still goes to the handler,
+	// marked as late, until nothing has come for Config.OwnQueueLinger. Then
+	// that queue is gone, and messages to it are returned at once. Answers to
+	// the endpoint's own messages come in until Close.
+	Listener
 	Queues() Queues
 }
 
@@ -271,6 +278,7 @@ type Config struct {
 	MaxDeliveries                 int           // requests of the broker's that are in the handler's hands at one time
 	MaxQueueLength                int           // messages in the shared queue; more are refused with 503
 	MaxQueueTime                  time.Duration // that a message may lie in a queue
+	OwnQueueLinger                time.Duration // for which no request must have come before Shutdown ends the own queue; 0: at once
 
 	Logger *slog.Logger // never nil
 }

@@ -25,15 +25,16 @@ type desk struct {
 	ended   sync.WaitGroup
 }
 
-// take keeps a request, or reports that there is no room.
-func (d *desk) take(r *request) bool {
+// take keeps a request, or reports that there is no room, or no hand for one that
+// may not wait.
+func (d *desk) take(r *request, mayWait bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch last := len(d.hands) - 1; {
 	case d.closed:
 		return false
 	case d.running >= d.most:
-		if len(d.waiting) >= d.room {
+		if !mayWait || len(d.waiting) >= d.room {
 			return false
 		}
 		d.waiting = append(d.waiting, r)
@@ -46,6 +47,22 @@ func (d *desk) take(r *request) bool {
 	}
 	d.running++
 	return true
+}
+
+// takeOut returns those of the requests that wait, and they wait no longer.
+func (d *desk) takeOut(those func(*request) bool) (out []*request) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var rest []*request
+	for _, r := range d.waiting {
+		if those(r) {
+			out = append(out, r)
+		} else {
+			rest = append(rest, r)
+		}
+	}
+	d.waiting = rest
+	return out
 }
 
 // run serves one request, then those that wait, and then those that come.

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	natsgo "github.com/nats-io/nats.go"
+
 	"github.com/owtp-go/owtp/transport"
 )
 
@@ -27,6 +29,9 @@ const (
 // better been told to try another replica.
 const waitingEach = 16
 
+// maxLate is how many requests are refused at one time that come too late.
+const maxLate = 64
+
 // endpoint implements [transport.Endpoint]. It is safe for concurrent use.
 type endpoint struct {
 	cfg     transport.Config
@@ -36,6 +41,9 @@ type endpoint struct {
 	handler transport.Handler // nil if it serves nothing
 	waiting waiting
 	desk    desk
+	late    desk         // of requests that come to the own queue after Shutdown, which are refused
+	latest  atomic.Int64 // when a request came last, after born; 0: none has
+	born    time.Time
 	store   *store // of the shared queue, if it is durable
 	hands   hands
 
@@ -56,7 +64,7 @@ type endpoint struct {
 }
 
 func open(ctx context.Context, cfg transport.Config, h transport.Handler) (*endpoint, error) {
-	e := &endpoint{cfg: cfg, handler: h, kept: make(chan struct{}), closed: make(chan struct{})}
+	e := &endpoint{cfg: cfg, handler: h, born: time.Now(), kept: make(chan struct{}), closed: make(chan struct{})}
 	if err := e.check(); err != nil {
 		return nil, err
 	}
@@ -112,6 +120,7 @@ func (e *endpoint) check() (err error) {
 			e.cfg.MaxDeliveries, e.cfg.MaxQueueLength, e.cfg.MaxQueueTime)
 	}
 	e.desk.most, e.desk.room = e.cfg.MaxDeliveries, min(e.cfg.MaxQueueLength, waitingEach*e.cfg.MaxDeliveries)
+	e.late.most, e.late.room = min(e.cfg.MaxDeliveries, maxLate), e.desk.room
 	return nil
 }
 
@@ -135,7 +144,7 @@ func (e *endpoint) keep(s *session) {
 			e.resume(s)
 			s.begin(s.server == server) // one that was started again may have forgotten
 			if e.shut.Load() {
-				_ = s.drain(e.ctx) // Shutdown came while it was made
+				_ = s.drain(e.ctx, func() time.Duration { return 0 }) // Shutdown came while it was made
 			}
 			e.cfg.Logger.Info("owtp: connected to the NATS server again", "server", e.addr.host)
 		}
@@ -227,32 +236,77 @@ func (e *endpoint) Addr() net.Addr { return e.addr }
 // RemoteAddr implements [transport.Exchanger]: the broker's address.
 func (e *endpoint) RemoteAddr() string { return e.addr.url() }
 
-// Shutdown implements [transport.Listener]. Requests that have come already are
-// handled; answers to our own still come in.
+// Shutdown implements [transport.Endpoint]. Requests from the stream that wait for
+// their turn go back to it; others have nowhere to go, and are handled.
 func (e *endpoint) Shutdown(ctx context.Context) error {
 	e.shut.Store(true)
+	for _, r := range e.desk.takeOut((*request).isJob) {
+		r.drop()
+	}
 	if s := e.session.Load(); s != nil {
-		if err := s.drain(ctx); err != nil {
+		if err := s.drain(ctx, e.lingers); err != nil {
 			return err
 		}
+	}
+	if err := e.late.wait(ctx); err != nil {
+		return err
 	}
 	return e.desk.wait(ctx)
 }
 
-// drain ends the subscriptions from which requests come, and returns when the
-// last one that the broker has sent was looked at.
-func (s *session) drain(ctx context.Context) error {
+// lingers is for how much longer somebody may write to the own queue who has
+// heard of this endpoint before.
+func (e *endpoint) lingers() time.Duration {
+	latest := e.latest.Load()
+	if latest == 0 {
+		return 0
+	}
+	return e.cfg.OwnQueueLinger - (time.Since(e.born) - time.Duration(latest))
+}
+
+func (e *endpoint) came() { e.latest.Store(int64(time.Since(e.born))) }
+
+// drain ends the subscriptions from which requests come, that of the own queue
+// when it need not linger any more, and returns when the last one that the broker
+// has sent was looked at.
+func (s *session) drain(ctx context.Context, lingers func() time.Duration) error {
 	s.draining.Do(func() {
 		s.stop()
-		for _, sub := range s.jobs {
-			done := make(chan struct{})
-			sub.SetClosedHandler(func(string) { close(done) })
-			if sub.Drain() == nil { // or it has ended with the connection
-				s.drained = append(s.drained, done)
-			}
-		}
+		s.drained = drained(s.jobs)
 	})
-	for _, done := range s.drained {
+	if err := s.wait(ctx, s.drained); err != nil {
+		return err
+	}
+	for left := lingers(); left > 0; left = lingers() {
+		t := time.NewTimer(left)
+		select {
+		case <-t.C:
+		case <-s.gone:
+			return nil
+		case <-ctx.Done():
+			t.Stop()
+			return ctx.Err()
+		}
+	}
+	s.leaving.Do(func() { s.left = drained(s.own) })
+	return s.wait(ctx, s.left)
+}
+
+// drained begins to end subscriptions, and returns what is closed when each has
+// ended.
+func drained(subs []*natsgo.Subscription) (all []chan struct{}) {
+	for _, sub := range subs {
+		done := make(chan struct{})
+		sub.SetClosedHandler(func(string) { close(done) })
+		if sub.Drain() == nil { // or it has ended with the connection
+			all = append(all, done)
+		}
+	}
+	return all
+}
+
+func (s *session) wait(ctx context.Context, all []chan struct{}) error {
+	for _, done := range all {
 		select {
 		case <-done:
 		case <-s.gone:
@@ -269,11 +323,14 @@ func (s *session) drain(ctx context.Context) error {
 func (e *endpoint) Close() error {
 	e.closing.Do(func() {
 		e.shut.Store(true)
-		for _, r := range e.desk.close() {
-			r.drop()
+		for _, d := range []*desk{&e.desk, &e.late} {
+			for _, r := range d.close() {
+				r.drop()
+			}
 		}
 		e.stop()
 		e.desk.ended.Wait()
+		e.late.ended.Wait()
 		e.cancel()
 		<-e.kept
 		e.hands.telling.Wait()

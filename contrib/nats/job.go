@@ -37,6 +37,7 @@ func (e *endpoint) delivered(s *session, m *natsgo.Msg) {
 		e.cfg.Logger.Error("owtp: a request was dropped", "error", err)
 		return
 	}
+	e.came()
 	r := e.newRequest(s, m, e.queues.Shared)
 	r.job, r.message.Redelivered = j, j.again
 	if reply := one(m.Header, headerReply); reply == "" {
@@ -57,8 +58,13 @@ func (e *endpoint) delivered(s *session, m *natsgo.Msg) {
 		j.doom, r.refused = refusal.Reason, refusal
 	}
 	e.hands.add(e, j.ack)
-	if !e.desk.take(r) {
-		r.again(nakPause)
+	leaving := e.shut.Load()
+	if !e.desk.take(r, !leaving) {
+		if leaving {
+			r.again(0) // others have room
+		} else {
+			r.again(nakPause)
+		}
 		r.release()
 	}
 }

@@ -39,7 +39,12 @@ func (e *endpoint) newRequest(s *session, m *natsgo.Msg, queue string) *request 
 // arrived is called with each request that nothing keeps, one after the other,
 // and does not wait.
 func (e *endpoint) arrived(s *session, m *natsgo.Msg, queue string) {
+	e.came()
 	r := e.newRequest(s, m, queue)
+	at := &e.desk
+	if r.message.Late = queue == e.queues.Own && e.shut.Load(); r.message.Late {
+		at = &e.late
+	}
 	if m.Reply == "" {
 		r.message.OneWay = true
 	} else {
@@ -55,7 +60,7 @@ func (e *endpoint) arrived(s *session, m *natsgo.Msg, queue string) {
 		return
 	}
 	taking := r.message.OneWay && r.mark != ""
-	if !e.desk.take(r) {
+	if !at.take(r, true) {
 		r.refuse(503, "too busy; try again later")
 		r.release()
 		return
@@ -91,6 +96,8 @@ func (r *request) release() {
 	r.e.cfg.Receiving.Give(r.held)
 	r.held = 0
 }
+
+func (r *request) isJob() bool { return r.job != nil }
 
 // drop ends a request that was taken and will not be served: the endpoint closes.
 func (r *request) drop() {

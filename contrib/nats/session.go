@@ -33,7 +33,8 @@ type session struct {
 	local  string                 // address of the socket
 	server string                 // its identity, another one each time it is started
 	most   int64                  // octets of a message with its headers
-	jobs   []*natsgo.Subscription // those that requests come from
+	jobs   []*natsgo.Subscription // those that requests of any replica come from
+	own    []*natsgo.Subscription // those that requests of this endpoint come from
 
 	js     jetstream.JetStream
 	asking atomic.Pointer[context.CancelCauseFunc] // ends what waits for the server's API
@@ -43,8 +44,8 @@ type session struct {
 	pulled chan struct{} // closed when the puller has ended
 	begun  bool
 
-	draining sync.Once
-	drained  []chan struct{} // closed when a subscription has ended
+	draining, leaving sync.Once
+	drained, left     []chan struct{} // of jobs and own, closed when a subscription has ended
 }
 
 // connect dials and subscribes. ctx bounds both.
@@ -157,7 +158,7 @@ func (e *endpoint) subscribeRequests(s *session) error {
 	if err != nil {
 		return err
 	}
-	s.jobs = append(s.jobs, own)
+	s.own = append(s.own, own)
 	if e.queues.Shared == "" {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -130,6 +131,20 @@ func (c *cluster) kill(i int) {
 	c.t.Helper()
 	must(c.t, c.replicas[i].cmd.Process.Kill())
 	c.replicas[i].cmd.Wait()
+}
+
+// shutDown tells a replica to end as an operator would; wait returns when it
+// has.
+func (c *cluster) shutDown(i int) (wait func()) {
+	c.t.Helper()
+	p := c.replicas[i]
+	must(c.t, p.cmd.Process.Signal(syscall.SIGTERM))
+	return func() {
+		if err := p.cmd.Wait(); err != nil {
+			text, _ := os.ReadFile(p.log)
+			c.t.Errorf("a replica that was shut down ended with %v: %s", err, text)
+		}
+	}
 }
 
 // restart begins a replica anew at the address that it had.

@@ -1,12 +1,15 @@
 package replicas_test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/owtp-go/owtp"
@@ -32,8 +35,11 @@ func (cfg replicaConfig) listen() owtp.ConnectConfig {
 	return owtp.ConnectConfig{Address: cfg.Address, ConnectType: owtp.HTTP}
 }
 
+// shutdownPatience is longer than a handler and a caller's way to another replica.
+const shutdownPatience = 30 * time.Second
+
 // replica is the life of one process. It says where it listens, and ends when
-// its standard input does.
+// its standard input does, or gently at SIGTERM.
 func replica(text string) int {
 	var cfg replicaConfig
 	if err := json.Unmarshal([]byte(text), &cfg); err != nil {
@@ -46,8 +52,21 @@ func replica(text string) int {
 		return 1
 	}
 	fmt.Println(node.ListenerAddr(cfg.listen().ConnectType))
-	io.Copy(io.Discard, os.Stdin)
-	if err := node.Close(); err != nil {
+	told, over := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(told, syscall.SIGTERM)
+	go func() {
+		defer close(over)
+		io.Copy(io.Discard, os.Stdin)
+	}()
+	select {
+	case <-told:
+		ctx, cancel := context.WithTimeout(context.Background(), shutdownPatience)
+		defer cancel()
+		err = node.Shutdown(ctx)
+	case <-over:
+		err = node.Close()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

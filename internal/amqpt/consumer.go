@@ -3,6 +3,7 @@ package amqpt
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -21,6 +22,8 @@ type consumer struct {
 	e        *endpoint
 	requests *amqp.Channel // nil without a handler
 	acks     *acks         // of requests
+	taking   sync.WaitGroup
+	drained  chan struct{} // closed after Shutdown, when no request comes any more; nil without requests
 	replies  *amqp.Channel
 }
 
@@ -71,19 +74,24 @@ func (c *consumer) setUp() (err error) {
 		if err != nil {
 			return err
 		}
-		c.tasks.Go(func() { c.takeRequests(queue, deliveries) })
+		c.take(queue, deliveries)
 	}
-	c.tasks.Go(c.cancelInTime)
+	c.drained = make(chan struct{})
+	c.tasks.Go(c.drain)
 	return nil
 }
 
 // consume begins with a prefetch of the consumer's own. The queue's name is the
 // consumer's tag.
 func (c *consumer) consume(ch *amqp.Channel, queue string, prefetch int) (<-chan amqp.Delivery, error) {
+	return c.consumeAs(queue, ch, queue, prefetch)
+}
+
+func (c *consumer) consumeAs(tag string, ch *amqp.Channel, queue string, prefetch int) (<-chan amqp.Delivery, error) {
 	if err := ch.Qos(prefetch, 0, false); err != nil {
 		return nil, readable(err)
 	}
-	deliveries, err := ch.Consume(queue, queue, false, false, false, false, nil)
+	deliveries, err := ch.Consume(queue, tag, false, false, false, false, nil)
 	if err != nil {
 		return nil, step{"consuming queue", queue, "read queue " + queue}.explain(err, c.e)
 	}
@@ -98,17 +106,39 @@ func (c *consumer) close() {
 	c.session.close()
 }
 
-// takeRequests gives what is delivered to the handler, each on a goroutine, and
-// gives back what is not begun when the endpoint is to stop.
+// take begins to take requests from a queue.
+func (c *consumer) take(queue string, deliveries <-chan amqp.Delivery) {
+	c.taking.Add(1)
+	c.tasks.Go(func() {
+		defer c.taking.Done()
+		c.takeRequests(queue, deliveries)
+	})
+}
+
+// takeRequests gives what is delivered to the handler, each on a goroutine. When
+// the endpoint is to stop, what would have to wait for its turn goes back if it
+// is from the shared queue, and is late if it is from the own one, which nobody
+// else consumes.
 func (c *consumer) takeRequests(queue string, deliveries <-chan amqp.Delivery) {
+	e, own := c.e, queue == c.e.queues.Own
 	for d := range deliveries {
-		if !c.e.work.begin(c.ended) {
+		e.latest.Store(int64(time.Since(e.born)))
+		work, late := e.work, own && e.work.draining()
+		if late {
+			work = e.late
+		}
+		begun := work.begin(c.ended)
+		if !begun && own && !late {
+			work, late = e.late, true
+			begun = work.begin(c.ended)
+		}
+		if !begun {
 			c.acks.giveBack(d)
 			continue
 		}
 		go func() {
-			defer c.e.work.finish()
-			c.serve(queue, d)
+			defer work.finish()
+			c.serve(queue, d, late)
 		}()
 	}
 	if !c.requests.IsClosed() && !c.e.work.draining() {
@@ -150,19 +180,4 @@ func (c *consumer) takeAnswers(deliveries <-chan amqp.Delivery) {
 // next one declares the queue again.
 func (c *consumer) notConsumed(queue string) {
 	c.fail(fmt.Errorf("the broker stopped the delivery from queue %q, as if it had been deleted", queue))
-}
-
-// cancelInTime ends the consuming of requests when the endpoint is to stop.
-// Those that were on the way are given back by takeRequests.
-func (c *consumer) cancelInTime() {
-	select {
-	case <-c.e.work.stopping:
-	case <-c.ended:
-		return
-	}
-	for _, queue := range []string{c.e.queues.Shared, c.e.queues.Own} {
-		if queue != "" {
-			_ = c.requests.Cancel(queue, false)
-		}
-	}
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/owtp-go/owtp/transport"
@@ -43,6 +44,9 @@ type endpoint struct {
 	waiting waiters
 	calls   calls
 	work    *workload
+	late    *workload    // requests in the own queue after Shutdown, which need no slot of those that run
+	latest  atomic.Int64 // when a request came last, after born; 0: none has
+	born    time.Time
 	strays  strays
 }
 
@@ -53,7 +57,11 @@ func (t *Transport) open(ctx context.Context, cfg transport.Config, h transport.
 	if err != nil {
 		return nil, transport.NotSent(err)
 	}
-	e := &endpoint{cfg: cfg, at: at, heartbeat: t.heartbeat, handler: h, log: cfg.Logger, work: newWorkload(min(max(cfg.MaxDeliveries, 1), maxPrefetch))}
+	most := min(max(cfg.MaxDeliveries, 1), maxPrefetch)
+	e := &endpoint{
+		cfg: cfg, at: at, heartbeat: t.heartbeat, handler: h, log: cfg.Logger,
+		work: newWorkload(most), late: newWorkload(min(most, maxLate)), born: time.Now(),
+	}
 	if err := e.nameQueues(); err != nil {
 		return nil, transport.NotSent(err)
 	}
@@ -105,25 +113,35 @@ func (e *endpoint) RemoteAddr() string { return e.at.host }
 // address to reach the same virtual host.
 func (e *endpoint) Addr() net.Addr { return e.at }
 
-// Shutdown implements [transport.Listener]. Requests that were delivered and not
-// begun go back to their queue.
+// Shutdown implements [transport.Endpoint].
 func (e *endpoint) Shutdown(ctx context.Context) error {
-	select {
-	case <-e.work.stop():
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	e.work.stop()
+	if c, ok := e.in.now(); ok && c.drained != nil {
+		select {
+		case <-c.drained:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
+	for _, idle := range []<-chan struct{}{e.late.end(), e.work.end()} {
+		select {
+		case <-idle:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 // Close implements [transport.Exchanger] and [transport.Listener]. Handlers that
 // run have their contexts ended, and are waited for; what they still answer is
 // published, within closePatience.
 func (e *endpoint) Close() error {
-	idle := e.work.stop()
+	idle, late := e.work.end(), e.late.end()
 	e.close()
 	patience := time.AfterFunc(closePatience, e.endAnswers)
 	<-idle
+	<-late
 	patience.Stop()
 	e.endAnswers()
 	e.endLines()

@@ -19,13 +19,14 @@ const freeSize = 4 << 10
 // serve is the straight way of one request: check, handler, answer, and the
 // acknowledgement once the answer is the broker's. If this process ends
 // somewhere on the way, the broker delivers the request again.
-func (c *consumer) serve(queue string, d amqp.Delivery) {
+func (c *consumer) serve(queue string, d amqp.Delivery, late bool) {
 	e := c.e
 	m, refusal := e.read(queue, d)
 	if refusal != nil {
 		c.refuse(d, refusal)
 		return
 	}
+	m.Late = late
 	if held := len(m.Data); held > freeSize {
 		if !e.cfg.Receiving.Take(held) {
 			c.refuse(d, &transport.Refusal{Status: http.StatusServiceUnavailable, Reason: "too busy; try again later"})

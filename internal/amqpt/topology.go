@@ -86,7 +86,7 @@ func (t *topology) declare() error {
 		t.queue(q+deadSuffix, false, deadArguments())
 		t.queue(q, false, sharedArguments(e.cfg))
 	}
-	if e.queues.Own != "" {
+	if e.queues.Own != "" && !e.work.draining() { // nobody would answer there any more
 		t.queue(e.queues.Own, true, ownArguments(e.cfg))
 	}
 	t.queue(e.queues.Reply, true, ownArguments(e.cfg))

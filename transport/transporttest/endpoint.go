@@ -29,6 +29,8 @@ type endpoint struct {
 	taken   []string             // reply queues of others
 	closing bool
 	gone    bool
+	latest  time.Time     // a request came
+	idle    chan struct{} // closed when nothing is held; nil if nobody waits
 	running sync.WaitGroup
 }
 
@@ -36,7 +38,13 @@ func (e *endpoint) hasRoom(q *queue) bool {
 	if e.gone {
 		return false
 	}
-	return q.name == e.names.Reply || slices.Contains(e.taken, q.name) || !e.closing && len(e.held) < e.cfg.MaxDeliveries
+	if q.name == e.names.Reply || slices.Contains(e.taken, q.name) {
+		return true
+	}
+	if e.closing { // what comes now is refused by the handler, and needs no room
+		return q.name == e.names.Own
+	}
+	return len(e.held) < e.cfg.MaxDeliveries
 }
 
 func (e *endpoint) take(q *queue, d delivery) {
@@ -48,6 +56,8 @@ func (e *endpoint) take(q *queue, d delivery) {
 		return
 	}
 	held := &d
+	held.Message.Late = held.Message.Late || e.closing // or the broker's owner says so
+	e.latest = time.Now()
 	e.held[held] = q.name
 	e.running.Go(func() { e.serve(held) })
 }
@@ -69,6 +79,10 @@ func (e *endpoint) serve(d *delivery) {
 	e.b.mu.Lock()
 	defer e.b.mu.Unlock()
 	delete(e.held, d)
+	if len(e.held) == 0 && e.idle != nil {
+		close(e.idle)
+		e.idle = nil
+	}
 	for _, q := range e.b.queues {
 		e.b.pump(q)
 	}
@@ -169,22 +183,48 @@ type brokerAddr string
 func (a brokerAddr) Network() string { return "mq" }
 func (a brokerAddr) String() string  { return string(a) }
 
-// Shutdown implements [transport.Listener].
+// Shutdown implements [transport.Endpoint].
 func (e *endpoint) Shutdown(ctx context.Context) error {
 	e.b.mu.Lock()
 	e.closing = true
-	e.b.mu.Unlock()
-	done := make(chan struct{})
-	go func() { // ends with the handlers, whose contexts Close ends
-		defer close(done)
-		e.running.Wait()
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	if q := e.b.queues[e.names.Own]; q != nil {
+		e.b.pump(q)
 	}
+	e.b.mu.Unlock()
+	for {
+		left, idle := e.drained()
+		if idle == nil && left <= 0 {
+			return nil
+		}
+		var again <-chan time.Time
+		if left > 0 {
+			again = time.After(left)
+		}
+		select {
+		case <-idle:
+		case <-again:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// drained ends the own queue if nobody writes to it any more, and returns for how
+// long somebody may, and what is closed when nothing is held; nil if nothing is.
+func (e *endpoint) drained() (left time.Duration, idle <-chan struct{}) {
+	e.b.mu.Lock()
+	defer e.b.mu.Unlock()
+	left = e.cfg.OwnQueueLinger - time.Since(e.latest)
+	if left <= 0 {
+		delete(e.b.queues, e.names.Own)
+	}
+	if len(e.held) == 0 {
+		return left, nil
+	}
+	if e.idle == nil {
+		e.idle = make(chan struct{})
+	}
+	return left, e.idle
 }
 
 // lose takes the endpoint from the broker, and what it holds back.

@@ -35,6 +35,9 @@ func (s *suite) testExchanges(t *testing.T) {
 	} {
 		t.Run(name, test)
 	}
+	if s.opts.Broker {
+		t.Run("EndpointShutdown", s.testEndpointShutdown)
+	}
 }
 
 func (s *suite) dialExchange(t *testing.T, peer transport.Config) transport.Exchanger {
