@@ -212,9 +212,9 @@ type attempted struct {
 	resp   *wire.Packet
 }
 
-// attempt makes one exchange. If bound is not zero, the request must belong to
-// that epoch, or nothing is sent.
-func (r *remote) attempt(ctx context.Context, p *wire.Packet, bound wire.Nonce) (a attempted, err error) {
+// attempt makes one exchange. Nothing is sent in an epoch of the peer that the
+// request does not belong to; without belongs it belongs to all.
+func (r *remote) attempt(ctx context.Context, p *wire.Packet, belongs func(epoch wire.Nonce) bool) (a attempted, err error) {
 	n := r.node
 	epoch := wire.Nonce{}
 	peer := &Peer{Name: r.name, kind: r.tr.Kind()}
@@ -235,7 +235,7 @@ func (r *remote) attempt(ctx context.Context, p *wire.Packet, bound wire.Nonce) 
 		}
 	}
 	a.epoch = epoch
-	if !bound.IsZero() && epoch != bound {
+	if belongs != nil && !belongs(epoch) {
 		return a, errOtherEpoch
 	}
 	if p.Kind != wire.OneWay {

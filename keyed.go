@@ -19,7 +19,7 @@ type keyedCalls struct {
 
 type keyedCall struct {
 	epoch wire.Nonce
-	by    *retry    // the only call of this key that was sent, as long as it lasts; nil if there were others
+	by    *retry    // the only call of this key that was bound, as long as it lasts; nil if there were others
 	until time.Time // the peer forgets the call then, too
 }
 
@@ -70,7 +70,7 @@ func (k *keyedCalls) enter(key wire.Nonce, t *retry) (leave func()) {
 }
 
 // unsent forgets the epoch of a key whose attempts were all refused, under proof,
-// and reports whether that is right: they were all one call's.
+// or not sent, and reports whether that is right: they were all one call's.
 func (k *keyedCalls) unsent(key wire.Nonce, by *retry) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -81,8 +81,10 @@ func (k *keyedCalls) unsent(key wire.Nonce, by *retry) bool {
 	return true
 }
 
-// sent remembers the epoch of the key's first attempt, and whose it was.
-func (k *keyedCalls) sent(key, epoch wire.Nonce, life time.Duration, by *retry) {
+// bind remembers the epoch that a call of a key is about to be sent in, and by
+// whom, and returns the epoch that the key belongs to: of two calls at one time
+// that have met different replicas, the second is told that of the first.
+func (k *keyedCalls) bind(key, epoch wire.Nonce, life time.Duration, by *retry) wire.Nonce {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := time.Now()
@@ -91,12 +93,13 @@ func (k *keyedCalls) sent(key, epoch wire.Nonce, life time.Duration, by *retry) 
 			c.by = nil
 			k.byKey[key] = c
 		}
-		return
+		return c.epoch
 	}
 	if k.byKey == nil {
 		k.byKey = make(map[wire.Nonce]keyedCall)
 	}
 	k.byKey[key] = keyedCall{epoch, by, now.Add(life)}
+	return epoch
 }
 
 // recordLife is how long the record of a call is kept.

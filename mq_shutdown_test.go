@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -384,6 +385,61 @@ func TestAttackQueueLeavesAfterAnAttempt(t *testing.T) {
 		}
 	})
 }
+
+// Two calls under one key: while the first goes from a replica that has refused it
+// to another one, the second runs there, and by then the first meets yet another.
+func TestQueueReplicasLeaveTwoCallsOfAKey(t *testing.T) {
+	eachMode(t, proofModes, func(t *testing.T, g guard) {
+		r := newLeavingRig(t, g)
+		shared := "owtp.node." + r.bank.NodeID()
+		var leaving, staying atomic.Value
+		steer := func(from, to string) { leaving.Store(from); staying.Store(to) }
+		steer("", r.left)
+		r.broker.OnMessage(func(q transporttest.Queued) []transporttest.Queued {
+			q.Message.Late = q.To == leaving.Load()
+			if q.To == shared {
+				q.To = staying.Load().(string)
+			}
+			return []transporttest.Queued{q}
+		})
+		keyed := func() (bool, error) {
+			return r.payWith("a", &owtp.CallOptions{Timeout: 5 * time.Second, CallKey: []byte("a key of mine :)")})
+		}
+		var between atomic.Bool
+		r.client = newNode(t, owtp.NodeConfig{Logger: slog.New(onLog(func(line string) {
+			if line != "call is tried again" || !between.CompareAndSwap(false, true) {
+				return
+			}
+			if ok, err := keyed(); !ok {
+				t.Errorf("the second call: %v", err)
+			}
+			steer(r.other, r.left)
+			r.mustPay("b") // finds the other one leaving, and then this one
+		}))})
+		must(t, r.client.Connect("bank", r.bank.at(r.addr, overMQ, g)))
+		r.mustPay("warm again")
+		steer(r.left, r.other)
+		ok, err := keyed()
+		if e := wantStatus(t, err, owtp.ErrOutcomeUnknown); ok || !e.MayHaveRun || !between.Load() {
+			t.Errorf("the first call: %v, %v", ok, err)
+		}
+		r.ran(3, 1)
+	})
+}
+
+// onLog is told each line of a node's log, on the goroutine that writes it.
+type onLog func(line string)
+
+func (onLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (f onLog) Handle(_ context.Context, r slog.Record) error {
+	f(r.Message)
+	return nil
+}
+
+func (f onLog) WithAttrs([]slog.Attr) slog.Handler { return f }
+
+func (f onLog) WithGroup(string) slog.Handler { return f }
 
 // Shutdown waits for one-way messages that run, as it does for requests.
 func TestShutdownWaitsForOneWay(t *testing.T) {

@@ -29,6 +29,7 @@ type retry struct {
 	remote     *remote
 	call       *wire.Packet
 	repeatable bool
+	keyed      bool // the program has given the call key
 	attempts   int
 	maybe      bool       // one that was sent may have run
 	epoch      wire.Nonce // of the first attempt that was sent
@@ -53,8 +54,8 @@ func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) 
 		return r.exchangeV1(ctx, p, repeatable)
 	}
 	t := &retry{remote: r, call: p, repeatable: repeatable}
-	keyed := !p.CallKey.IsZero() && r.mode() != wire.ModeOpen
-	if keyed {
+	t.keyed = !p.CallKey.IsZero() && r.mode() != wire.ModeOpen
+	if t.keyed {
 		defer r.keyed.enter(p.CallKey, t)()
 		if t.epoch, err = r.keyed.first(p.CallKey); err != nil {
 			return out, err
@@ -69,16 +70,12 @@ func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) 
 				return out, err
 			}
 		}
-		var bound wire.Nonce
-		if t.maybe && !repeatable {
-			bound = t.epoch
-		}
-		a, err := r.attempt(ctx, &q, bound)
+		a, err := r.attempt(ctx, &q, t.belongs)
 		if a.sent && t.epoch.IsZero() {
 			t.epoch = a.epoch
 		}
-		if a.sent && keyed {
-			r.keyed.sent(p.CallKey, a.epoch, r.node.recordLife(p), t)
+		if t.keyed && t.epoch.IsZero() && !t.maybe {
+			r.keyed.unsent(p.CallKey, t)
 		}
 		again, reason := t.judge(a, err)
 		out = outcome{resp: a.resp, req: &q, sent: a.sent || t.maybe, proved: a.mode != wire.ModeOpen}
@@ -103,6 +100,19 @@ func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) 
 			return out, ctx.Err()
 		}
 	}
+}
+
+// belongs reports whether an attempt may be sent in an epoch: not in another one
+// than what may have run, be it an attempt of this call or of another one under
+// the same key, unless that may run twice.
+func (t *retry) belongs(epoch wire.Nonce) bool {
+	if t.keyed {
+		r := t.remote
+		if first := r.keyed.bind(t.call.CallKey, epoch, r.node.recordLife(t.call), t); first != epoch {
+			t.epoch, t.maybe = first, true
+		}
+	}
+	return !t.maybe || t.repeatable || epoch == t.epoch
 }
 
 // ofAttempt reports whether a refusal is true of one attempt only: whoever
@@ -259,7 +269,7 @@ func (r *remote) cancelCall(q *wire.Packet) {
 	n.spawn(func() {
 		ctx, cancel := context.WithTimeout(r.ctx, 2*time.Second)
 		defer cancel()
-		r.attempt(ctx, &wire.Packet{Kind: wire.Cancel, Nonce: q.Nonce, CallKey: q.CallKey}, wire.Nonce{})
+		r.attempt(ctx, &wire.Packet{Kind: wire.Cancel, Nonce: q.Nonce, CallKey: q.CallKey}, nil)
 	})
 }
 
@@ -269,7 +279,7 @@ func (r *remote) cancelCall(q *wire.Packet) {
 func (r *remote) replicaIsGone(queue string, q *wire.Packet) bool {
 	ctx, cancel := context.WithTimeout(r.ctx, cancelPatience)
 	defer cancel()
-	r.attempt(ctx, &wire.Packet{Kind: wire.Cancel, Nonce: q.Nonce, CallKey: q.CallKey}, wire.Nonce{})
+	r.attempt(ctx, &wire.Packet{Kind: wire.Cancel, Nonce: q.Nonce, CallKey: q.CallKey}, nil)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.proof.queue != queue // leaveReplica, or a new agreement after it
@@ -316,7 +326,7 @@ func (r *remote) transact(ctx context.Context, p *wire.Packet, repeatable bool) 
 			epoch, maybe = l.peerEpoch, true
 		}
 		if sent && keyed {
-			r.keyed.sent(p.CallKey, l.peerEpoch, r.node.recordLife(p), nil)
+			r.keyed.bind(p.CallKey, l.peerEpoch, r.node.recordLife(p), nil)
 		}
 		if err != nil && !sent && !l.usable() && ctx.Err() == nil {
 			attempts--
