@@ -126,7 +126,7 @@ func call(ctx context.Context, c *console, o callOptions, args []string) error {
 	var resp *owtp.Response
 	err = caller.within(ctx, func(ctx context.Context) error {
 		if err := caller.connect(ctx); err != nil {
-			return err
+			return withHint(err, owtp.StatusOf(err))
 		}
 		resp, err = caller.node.CallContext(ctx, caller.name(), args[1], p.params, &owtp.CallOptions{Timeout: o.dial.timeout, Meta: p.meta, Repeatable: p.typed.repeatable()})
 		return callError(err)

@@ -267,13 +267,19 @@ func TestPayloadLimit(t *testing.T) {
 // TestWrongPassword: no secret is in an error or in the log.
 func TestWrongPassword(t *testing.T) {
 	everywhere(t, func(t *testing.T, p place) {
-		for _, c := range []struct{ account, password string }{{p.account, "wr0ng-secret"}, {"other", p.password}, {"", "t0ken-secret"}, {"", ""}} {
+		for _, c := range []struct{ account, password, want string }{
+			{p.account, "wr0ng-secret", `account "` + p.account + `"`}, {"other", p.password, `account "other"`},
+			{"", "t0ken-secret", "password is wrong"}, {"", "", "none was given"},
+		} {
 			cfg := p.config()
 			cfg.Account, cfg.Password = c.account, c.password
 			start := time.Now()
 			_, err := nats.New().Open(t.Context(), cfg, transporttest.Echo())
 			if !errors.Is(err, natsgo.ErrAuthorization) {
 				t.Errorf("user %q: got error %v, want a refused authorization", c.account, err)
+			}
+			if !strings.Contains(fmt.Sprint(err), c.want) {
+				t.Errorf("user %q: the error %q does not contain %q", c.account, err, c.want)
 			}
 			if c.password != "" && strings.Contains(fmt.Sprint(err), c.password) {
 				t.Errorf("the error has the password in it: %v", err)
@@ -372,7 +378,7 @@ func TestUnreachable(t *testing.T) {
 		want func(error) bool
 	}{
 		{"silence", l.Addr(), func(err error) bool { return errors.Is(err, context.DeadlineExceeded) }},
-		{"nobody", nobody.Addr(), func(err error) bool { return strings.Contains(err.Error(), "refused") }},
+		{"nobody", nobody.Addr(), func(err error) bool { return strings.Contains(err.Error(), "start the server") }},
 	} {
 		p.url = "nats://" + c.addr.String()
 		cfg := p.config()

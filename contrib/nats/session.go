@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	natsgo "github.com/nats-io/nats.go"
@@ -71,7 +72,7 @@ func (e *endpoint) connect(ctx context.Context) (*session, error) {
 		d.Abort()
 		d.Wait()
 		s.stop()
-		return nil, fmt.Errorf("owtp: connecting to the NATS server %s: %w", e.addr.host, d.Explain(err))
+		return nil, e.noConnection(d.Explain(err))
 	}
 	s.pipe = d.Last()
 	s.server = s.nc.ConnectedServerId()
@@ -84,6 +85,22 @@ func (e *endpoint) connect(ctx context.Context) (*session, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// noConnection says why there is none, and what to do.
+func (e *endpoint) noConnection(err error) error {
+	what := "owtp: connecting to the NATS server " + e.addr.host
+	switch {
+	case errors.Is(err, natsgo.ErrAuthorization) && e.cfg.Account == "" && e.cfg.Password == "" && e.addr.credentials == "":
+		return fmt.Errorf("%s: it wants an account, and none was given: %w", what, err)
+	case errors.Is(err, natsgo.ErrAuthorization):
+		return fmt.Errorf("%s: it refused the login of account %q: the account or its password is wrong: %w", what, e.cfg.Account, err)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%s: nothing listens there: start the server, or correct host and port: %w", what, err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%s: is it NATS, and not another program's port? %w", what, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // options are the client's for one connection.

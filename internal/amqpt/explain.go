@@ -73,6 +73,8 @@ func explainLogin(err error, e *endpoint) error {
 		return fmt.Errorf("owtp: the broker at %s did not answer in time: is it RabbitMQ, and does the port speak TLS (amqps://) or not (amqp://)? %w", e.at.host, err)
 	case errors.Is(err, context.Canceled):
 		return fmt.Errorf("owtp: connecting to the broker: %w", err)
+	case errors.Is(err, amqp.ErrCredentials) && e.cfg.Account == "":
+		return fmt.Errorf("owtp: the broker at %s refused the login of RabbitMQ's guest, since no account was given: give one", e.at.host)
 	case errors.Is(err, amqp.ErrCredentials):
 		return fmt.Errorf("owtp: the broker at %s refused the login of account %q: the account or its password is wrong, or it may not log in from here", e.at.host, e.cfg.Account)
 	case errors.Is(err, amqp.ErrSASL):
@@ -84,6 +86,13 @@ func explainLogin(err error, e *endpoint) error {
 		return fmt.Errorf("owtp: the broker at %s does not speak AMQP without TLS there (amqps:// is with TLS): %w", e.at.host, readable(err))
 	}
 	return fmt.Errorf("owtp: the broker at %s refused the connection: %w", e.at.host, readable(err))
+}
+
+func explainDial(err error, at address) error {
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("owtp: connecting to the broker at %s: nothing listens there: start the broker, or correct host and port: %w", at.host, err)
+	}
+	return fmt.Errorf("owtp: connecting to the broker at %s: %w", at.host, err)
 }
 
 func explainTLS(err error, at address) error {

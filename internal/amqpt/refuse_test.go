@@ -119,7 +119,7 @@ func TestLogin(t *testing.T) {
 	}{
 		{"password", func(cfg *transport.Config) { cfg.Password = "wrongwrong" }, []string{"refused the login", `"owtp"`, "password is wrong"}},
 		{"account", func(cfg *transport.Config) { cfg.Account = "nobody" }, []string{"refused the login", `"nobody"`}},
-		{"guest", func(cfg *transport.Config) { cfg.Account, cfg.Password = "", "" }, []string{"refused the login"}},
+		{"guest", func(cfg *transport.Config) { cfg.Account, cfg.Password = "", "" }, []string{"refused the login", "no account was given"}},
 		{"virtual host", func(cfg *transport.Config) { cfg.Address += "/missing" }, []string{`virtual host "missing"`, "create it", `"owtp"`}},
 		{"exchange", func(cfg *transport.Config) { cfg.Exchange = "owtp.missing" }, []string{`exchange "owtp.missing"`, "does not exist", "create it"}},
 		{"TLS to a port without", func(cfg *transport.Config) { cfg.Address = "amqps://" + s.Addr }, []string{"does not speak TLS", "amqp://"}},

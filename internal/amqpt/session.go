@@ -76,7 +76,7 @@ func dial(ctx context.Context, e *endpoint, purpose string) (*session, error) {
 func connect(ctx context.Context, at address) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", at.host)
 	if err != nil {
-		return nil, fmt.Errorf("owtp: connecting to the broker: %w", err)
+		return nil, explainDial(err, at)
 	}
 	if at.tls == nil {
 		return conn, nil
