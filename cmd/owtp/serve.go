@@ -50,7 +50,8 @@ SIGTERM ends it: what runs may finish, for a few seconds. --sign and --encrypt a
 demands: calls that are not signed or not sealed are refused.
 
 --mq takes requests from a queue of a broker: owtp.node.ID, or the one after #
-in the address. Several processes with one key share the work of one queue.
+in the address. Several processes with one key share the work of one queue. That
+a broker is away, or there again, is told on standard error.
 
 --allow-v1 serves nodes of protocol version 1 as well. --sign and --encrypt are
 demands on them too; without --sign they are whoever they say. Over RabbitMQ such
@@ -175,8 +176,11 @@ func (o *serveOptions) newNode(ctx context.Context, c *console) (*owtp.OWTPNode,
 
 func (o *serveOptions) logger(c *console) *slog.Logger {
 	level := slog.LevelError
-	if o.verbose {
+	switch {
+	case o.verbose:
 		level = slog.LevelDebug
+	case len(o.queues.addresses) > 0:
+		level = slog.LevelWarn // that a broker is away, and there again
 	}
 	return slog.New(slog.NewTextHandler(c.err, &slog.HandlerOptions{Level: level}))
 }

@@ -146,7 +146,7 @@ func (e *endpoint) keep(s *session) {
 			if e.shut.Load() {
 				_ = s.drain(e.ctx, func() time.Duration { return 0 }) // Shutdown came while it was made
 			}
-			e.cfg.Logger.Info("owtp: connected to the NATS server again", "server", e.addr.host)
+			e.cfg.Logger.Warn("owtp: connected to the NATS server again", "server", e.addr.host)
 		}
 	}
 }
@@ -158,6 +158,7 @@ func (e *endpoint) lost(s *session) { e.session.CompareAndSwap(s, nil) }
 // redial tries until there is a connection, or returns nil when the endpoint is
 // closed.
 func (e *endpoint) redial() *session {
+	told := ""
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		t := time.NewTimer(rand.N(pause))
 		select {
@@ -170,7 +171,8 @@ func (e *endpoint) redial() *session {
 		if err == nil {
 			return s
 		}
-		if e.ctx.Err() == nil {
+		if text := err.Error(); text != told && e.ctx.Err() == nil { // a server that is away for a day is news once
+			told = text
 			e.cfg.Logger.Warn("owtp: no connection to the NATS server yet", "error", err)
 		}
 	}

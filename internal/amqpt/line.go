@@ -74,7 +74,7 @@ func (l *line[T]) keep(ctx context.Context, e *endpoint) {
 			l.end()
 			return
 		}
-		e.log.Info("owtp: connection to the broker restored", "broker", e.at.String(), "for", l.purpose, "after", time.Since(began))
+		e.log.Warn("owtp: connection to the broker restored", "broker", e.at.String(), "for", l.purpose, "after", time.Since(began))
 	}
 }
 
