@@ -15,7 +15,6 @@ import (
 	"github.com/owtp-go/owtp/bench/benchpb"
 	"github.com/owtp-go/owtp/codec"
 	_ "github.com/owtp-go/owtp/contrib/nats" // MQ over NATS
-	"github.com/owtp-go/owtp/session/memory"
 )
 
 // A form is how calls are protected.
@@ -29,7 +28,7 @@ var forms = []form{
 	{name: "open"}, {name: "signed", sign: true}, {name: "sealed", suite: "aes"}, {name: "sealed-sm4", suite: "sm4"}, {name: "sealed+signed", sign: true, suite: "aes"},
 }
 
-const oursSetting = "defaults, but for room where the load is a flood by design: MaxRequestsPerPeer 4096, MaxReceiving 2 GiB, MaxHandshakeRate 1e6, a memory store of 2^24 records"
+const oursSetting = "defaults, but for room where the load is a flood by design: MaxRequestsPerPeer 4096, MaxReceiving 2 GiB, MaxHandshakeRate 1e6"
 
 var ourFormats = append(slices.Clone(formats), formatStructJSON, formatStructPB)
 
@@ -88,17 +87,13 @@ func roomy() owtp.Limits {
 	return owtp.Limits{MaxRequestsPerPeer: 4096, MaxHandshakeRate: 1e6, MaxHandshakes: max(runtime.GOMAXPROCS(0), 2), MaxHandshakeQueue: 1 << 16, MaxReceiving: 2<<30 - 1}
 }
 
-// openOurs is two nodes. The server keeps a record of each call over HTTP and
-// queues for two minutes, and makes more of them here than it is meant to hold.
+// openOurs is two nodes. Neither is given a store: what lies in one is sealed for
+// its place, which is the price of sharing it and not that of a call.
 func openOurs(e *env, connect, broker string, f form, j job) (_ *line, err error) {
 	if err := registerOctets(); err != nil {
 		return nil, err
 	}
-	store, err := memory.New(memory.Options{MaxEntries: 1 << 24, MaxBytes: 16 << 30})
-	if err != nil {
-		return nil, err
-	}
-	host, err := owtp.New(owtp.NodeConfig{Cert: owtp.NewRandomCertificate(), Store: store, Limits: roomy()})
+	host, err := owtp.New(owtp.NodeConfig{Cert: owtp.NewRandomCertificate(), Limits: roomy()})
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +104,6 @@ func openOurs(e *env, connect, broker string, f form, j job) (_ *line, err error
 	closeAll := func() {
 		_ = client.Close()
 		_ = host.Close()
-		_ = store.Close()
 	}
 	defer func() {
 		if err != nil {
