@@ -3,6 +3,8 @@ package owtp
 import (
 	"sync"
 	"time"
+
+	"github.com/owtp-go/owtp/internal/wire"
 )
 
 // claims are the calls that this process runs, and what peers have taken of the
@@ -48,6 +50,42 @@ func (c *claims) keep(s slot, octets int, now time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return octets <= maxKeptReply && c.replies.add(s, octets, now, bounds{all: c.room, others: c.named.part(c.room), one: c.room / 4})
+}
+
+// passing are the calls of queues that run without a record, where a cancel finds
+// them. It is safe for concurrent use.
+type passing struct {
+	mu    sync.Mutex
+	calls map[wire.Nonce]*handlerContext
+}
+
+// enter reports whether no other call runs under that nonce.
+func (p *passing) enter(nonce wire.Nonce, ctx *handlerContext) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, twice := p.calls[nonce]; twice {
+		return false
+	}
+	if p.calls == nil {
+		p.calls = make(map[wire.Nonce]*handlerContext)
+	}
+	p.calls[nonce] = ctx
+	return true
+}
+
+func (p *passing) leave(nonce wire.Nonce) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.calls, nonce)
+}
+
+func (p *passing) cancel(nonce wire.Nonce) {
+	p.mu.Lock()
+	ctx := p.calls[nonce]
+	p.mu.Unlock()
+	if ctx != nil {
+		ctx.endFor(errCancelled)
+	}
 }
 
 func (c *claims) sweep(now time.Time) {

@@ -27,6 +27,7 @@ type inbound struct {
 	// For message queues.
 	replyTo     string // queue for the answer, once the message has named it
 	redelivered bool
+	once        bool // the broker has no copy of it
 	late        bool // it came to a replica's own queue after Shutdown
 }
 
@@ -38,7 +39,7 @@ func (f *listener) ServeExchange(ctx context.Context, from transport.Remote, m t
 	}
 	defer n.tasks.end()
 	in := &inbound{
-		form: m.Form, redelivered: m.Redelivered, late: m.Late,
+		form: m.Form, redelivered: m.Redelivered, once: m.Once, late: m.Late,
 		peer: &Peer{kind: f.kind, config: &f.spec.ConnectConfig, local: from.LocalAddr, remote: from.Addr},
 	}
 	if f.remote != nil {
@@ -274,7 +275,7 @@ func (f *listener) answerSealed(ctx context.Context, in *inbound, message []byte
 // record, handler (PROTOCOL §8).
 func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, error) {
 	n, p := f.node, in.request
-	if f.records(in.mode) {
+	if f.records(in) {
 		var err error
 		if in.epoch, err = n.state.epoch(ctx); err != nil {
 			n.log.Error("the store cannot give the epoch; the request is refused", "err", err)
@@ -297,7 +298,11 @@ func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, 
 	case wire.Heartbeat:
 		return f.prove(in, &wire.Packet{Kind: wire.Heartbeat, Nonce: p.Nonce, Reason: wire.ReasonPong})
 	case wire.Cancel:
-		n.cancelCall(in.recordedAs(), p)
+		if f.records(in) {
+			n.cancelCall(in.recordedAs(), p)
+		} else {
+			n.passing.cancel(p.Nonce)
+		}
 		return f.prove(in, refuse(0, 0, "").response(p))
 	case wire.Request, wire.OneWay:
 	default:
@@ -306,9 +311,11 @@ func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, 
 	return f.execute(ctx, in)
 }
 
-// records reports whether a request of that mode has a record, against copies or
-// a broker that delivers again. What has none needs nothing of the store's.
-func (f *listener) records(m wire.Mode) bool { return m != wire.ModeOpen || f.kind == transport.MQ }
+// records reports whether a request has a record, against copies or a broker that
+// delivers again. What has none needs nothing of the store's.
+func (f *listener) records(in *inbound) bool {
+	return in.mode != wire.ModeOpen || f.kind == transport.MQ && !in.once
+}
 
 // execute brings a fresh request to its handler.
 func (f *listener) execute(ctx context.Context, in *inbound) (transport.Message, error) {
@@ -327,7 +334,7 @@ func (f *listener) execute(ctx context.Context, in *inbound) (transport.Message,
 		return nil
 	}
 	var c *claim
-	if !f.records(in.mode) {
+	if !f.records(in) {
 		if r := admit(); r != nil {
 			return f.prove(in, r.response(p))
 		}
@@ -346,7 +353,14 @@ func (f *listener) execute(ctx context.Context, in *inbound) (transport.Message,
 			resp, _ = n.runClaimed(ctx, in.peer, p, in.mode.Signed(), c)
 			return resp
 		}
-		resp, _, _ = n.run(n.handlerContext(ctx, p), in.peer, p, false)
+		h := n.handlerContext(ctx, p)
+		if f.kind == transport.MQ && p.Kind == wire.Request { // HTTP ends with its exchange
+			if !n.passing.enter(p.Nonce, h) {
+				return refuseCopy.response(p)
+			}
+			defer n.passing.leave(p.Nonce)
+		}
+		resp, _, _ = n.run(h, in.peer, p, false)
 		return resp
 	}
 	if p.Kind != wire.OneWay {

@@ -1,6 +1,7 @@
 package owtp_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -361,4 +362,55 @@ func TestSessionEndsWhileCalledBack(t *testing.T) {
 	if r.JsonData().String() != "slept" {
 		t.Errorf("%+v", r)
 	}
+}
+
+// What a broker cannot deliver again has no record in open mode. A cancel finds its
+// handler all the same, and no second one begins while that runs. In proved modes
+// it makes no difference what the broker says.
+func TestQueueWithoutRedelivery(t *testing.T) {
+	eachWay(t, mqWays, func(t *testing.T, w way) {
+		s := newStage(t, w)
+		sl := newSleeper(t)
+		must(t, s.host.HandleFunc("sleep", sl.handle))
+		s.connect(t)
+		b := house.At(s.listen.Address)
+		var last atomic.Pointer[transporttest.Queued]
+		b.OnMessage(func(q transporttest.Queued) []transporttest.Queued {
+			if !q.Answer {
+				q.Message.Once = true
+				last.Store(&q)
+			}
+			return []transporttest.Queued{q}
+		})
+		ctx, cancel := context.WithCancel(background(t))
+		defer cancel()
+		done := make(chan error, 1)
+		go func() {
+			_, err := s.client.CallContext(ctx, "testhost", "sleep", nil, nil)
+			done <- err
+		}()
+		within(t, sl.began, "the handler")
+		second := copyOf(*last.Load())
+		second.Correlation = "nobody waits for this"
+		if a, err := b.Deliver(background(t), second); err != nil || a.Refusal != nil || len(a.Message.Data) == 0 {
+			t.Errorf("a copy was answered with %+v, %v", a, err)
+		}
+		cancel()
+		if err := within(t, done, "the call's end"); !errors.Is(err, context.Canceled) {
+			t.Errorf("the call ended with %v", err)
+		}
+		if err := within(t, sl.ended, "the handler's end"); !errors.Is(err, context.Canceled) {
+			t.Errorf("the handler ended with %v", err)
+		}
+		if len(sl.began) != 0 {
+			t.Error("a copy has run while the first one did")
+		}
+		if w.proved() {
+			return
+		}
+		sl.wake()
+		if _, err := b.Deliver(background(t), second); err != nil || len(sl.began) != 1 {
+			t.Errorf("something is kept of a call that is over: %d further ones have run, %v", len(sl.began), err)
+		}
+	})
 }

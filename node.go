@@ -24,16 +24,17 @@ import (
 // An OWTPNode is one end of the protocol: it listens, dials, handles and calls.
 // All its methods are safe for concurrent use.
 type OWTPNode struct {
-	err    error        // of the configuration; then every method returns it
-	cfg    *NodeConfig  // a pointer, at which fmt stops: a program may print what holds the node
-	log    *slog.Logger // bounded: what others cause must not fill a disk
-	told   *slog.Logger // whole: what the program alone causes and must be told
-	state  *state
-	local  secure.Local
-	now    func() time.Time
-	router router
-	named  *named
-	claims claims
+	err     error        // of the configuration; then every method returns it
+	cfg     *NodeConfig  // a pointer, at which fmt stops: a program may print what holds the node
+	log     *slog.Logger // bounded: what others cause must not fill a disk
+	told    *slog.Logger // whole: what the program alone causes and must be told
+	state   *state
+	local   secure.Local
+	now     func() time.Time
+	router  router
+	named   *named
+	claims  claims
+	passing passing
 
 	v1nonces v1Nonces
 

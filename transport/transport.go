@@ -78,6 +78,7 @@ type Message struct {
 	ReplyTo     string        // queue that the sender wants the answer in; of a received message only
 	Expires     time.Duration // the broker may drop the message after this time; 0 is when the sender's context ends
 	Redelivered bool          // the broker says that it may have delivered it before
+	Once        bool          // the broker keeps no copy that it could deliver again; of a received message only
 	OneWay      bool          // nobody answers: Exchange returns once the broker has taken it
 	Late        bool          // it came to the own queue of an endpoint after its Shutdown: the handler is to refuse it; of a received message only
 }

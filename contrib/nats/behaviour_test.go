@@ -233,6 +233,8 @@ func TestOneWay(t *testing.T) {
 			}
 			if m := <-got; !m.OneWay || m.Form != transport.JSON || string(m.Data) != "x" || m.To != cfg.ReadQueueName {
 				t.Errorf("the handler got %+v", m)
+			} else if m.Once != (options == "") {
+				t.Errorf("%q: the handler was told %v of whether the message may come again", options, m.Once)
 			}
 		}
 	})

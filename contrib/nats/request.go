@@ -41,6 +41,7 @@ func (e *endpoint) newRequest(s *session, m *natsgo.Msg, queue string) *request 
 func (e *endpoint) arrived(s *session, m *natsgo.Msg, queue string) {
 	e.came()
 	r := e.newRequest(s, m, queue)
+	r.message.Once = true
 	at := &e.desk
 	if r.message.Late = queue == e.queues.Own && e.shut.Load(); r.message.Late {
 		at = &e.late
