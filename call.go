@@ -163,7 +163,7 @@ func (n *OWTPNode) finishCall(ctx context.Context, pid string, p *wire.Packet, o
 	if opts != nil && opts.Timeout > 0 {
 		timeout = opts.Timeout
 	}
-	c := newCallContext(ctx, timeout)
+	c := newCallContext(ctx, time.Now().Add(timeout))
 	defer c.end()
 	p.Remaining = uint64(max(time.Until(c.deadline).Milliseconds(), 1))
 	return n.send(c, pid, p, opts)
@@ -202,6 +202,9 @@ func (n *OWTPNode) send(ctx *callContext, pid string, p *wire.Packet, opts *Call
 		return nil, n.callError(ctx, err, out.sent, pid, p)
 	}
 	if out.received {
+		if out.req != p {
+			out.req.Release()
+		}
 		out.resp.Release()
 		p.Release()
 	}

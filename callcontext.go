@@ -6,30 +6,41 @@ import (
 	"time"
 )
 
-// A callContext is the context of one call of the program's: its parent's with a
-// deadline. Over a connection nobody but the call itself waits for its end, so
-// that a context of the standard library's, its timer and its entry at the parent
-// are made only when somebody else does. Who made it calls end.
+// A callContext is the context of one call of the program's, or of one exchange
+// that is answered: its parent's with a deadline, or with an end when the node
+// ends. Most often nobody but the call itself waits for its end, so that a context
+// of the standard library's, its timer and its entry at the parent are made only
+// when somebody else does. Who made it calls end.
 type callContext struct {
 	parent   context.Context
 	deadline time.Time
+	node     context.Context // in place of a deadline
 
 	mu     sync.Mutex
 	std    context.Context
-	cancel context.CancelFunc // of std
+	cancel func() // ends std
 	ended  bool
 }
 
-func newCallContext(parent context.Context, timeout time.Duration) *callContext {
-	c := &callContext{parent: parent, deadline: time.Now().Add(timeout)}
-	if d, ok := parent.Deadline(); ok && d.Before(c.deadline) {
-		c.deadline = d
+func newCallContext(parent context.Context, deadline time.Time) *callContext {
+	if d, ok := parent.Deadline(); ok && d.Before(deadline) {
+		deadline = d
 	}
-	return c
+	return &callContext{parent: parent, deadline: deadline}
+}
+
+// newExchangeContext is for a parent that knows nothing of the node.
+func newExchangeContext(parent, node context.Context) *callContext {
+	return &callContext{parent: parent, node: node}
 }
 
 // Deadline implements [context.Context].
-func (c *callContext) Deadline() (time.Time, bool) { return c.deadline, true }
+func (c *callContext) Deadline() (time.Time, bool) {
+	if c.node != nil {
+		return c.parent.Deadline()
+	}
+	return c.deadline, true
+}
 
 // Done implements [context.Context].
 func (c *callContext) Done() <-chan struct{} { return c.standard().Done() }
@@ -40,7 +51,10 @@ func (c *callContext) Err() error {
 	if err := c.parent.Err(); err != nil {
 		return err
 	}
-	if !time.Now().Before(c.deadline) {
+	switch {
+	case c.node != nil && c.node.Err() != nil:
+		return context.Canceled
+	case c.node == nil && !time.Now().Before(c.deadline):
 		return context.DeadlineExceeded
 	}
 	c.mu.Lock()
@@ -67,11 +81,18 @@ func (c *callContext) Value(key any) any {
 func (c *callContext) standard() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.std == nil {
+	if c.std != nil {
+		return c.std
+	}
+	if c.node != nil {
+		std, cancel := context.WithCancelCause(c.parent)
+		stop := context.AfterFunc(c.node, func() { cancel(context.Cause(c.node)) })
+		c.std, c.cancel = std, func() { stop(); cancel(nil) }
+	} else {
 		c.std, c.cancel = context.WithDeadline(c.parent, c.deadline)
-		if c.ended {
-			c.cancel()
-		}
+	}
+	if c.ended {
+		c.cancel()
 	}
 	return c.std
 }

@@ -24,7 +24,7 @@ func TestCallContext(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				parent, cancel := context.WithCancel(context.WithValue(t.Context(), key{}, "v"))
 				defer cancel()
-				c := newCallContext(parent, time.Minute)
+				c := newCallContext(parent, time.Now().Add(time.Minute))
 				defer c.end()
 				if before {
 					c.Done()
@@ -49,7 +49,7 @@ func TestCallContext(t *testing.T) {
 	parent, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	want, _ := parent.Deadline()
-	if got, ok := newCallContext(parent, time.Minute).Deadline(); !ok || !got.Equal(want) {
+	if got, ok := newCallContext(parent, time.Now().Add(time.Minute)).Deadline(); !ok || !got.Equal(want) {
 		t.Errorf("deadline %v, want the parent's %v", got, want)
 	}
 }

@@ -48,13 +48,12 @@ func (f *listener) ServeExchange(ctx context.Context, from transport.Remote, m t
 	if f.kind == transport.MQ { // its context is the endpoint's, which Close closes at once
 		return f.serveQueued(ctx, in, m)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(n.ctx, func() { cancel(errNodeClosed) })()
+	c := newExchangeContext(ctx, n.ctx)
+	defer c.end()
 	if m.Form == transport.Legacy {
-		return f.answerV1(ctx, in.peer, m)
+		return f.answerV1(c, in.peer, m)
 	}
-	return f.answer(ctx, in, m)
+	return f.answer(c, in, m)
 }
 
 // answer finds out what a message is and answers it.
@@ -208,7 +207,8 @@ func parseOne(m transport.Message) (*wire.Packet, error) {
 	if err != nil {
 		return nil, err
 	}
-	packets, err := wire.ParseRecord(body)
+	var room [1]*wire.Packet // almost always
+	packets, err := wire.AppendRecord(room[:0], body)
 	if err != nil {
 		return nil, err
 	}
@@ -289,10 +289,10 @@ func (f *listener) handle(ctx context.Context, in *inbound) (transport.Message, 
 		f.noteCaller(in)
 	}
 	if f.kind == transport.MQ && p.Time != 0 { // some of its caller's patience was spent in the queue
-		var cancel context.CancelFunc
 		left := time.UnixMilli(int64(p.Time)).Add(n.remaining(p) + n.cfg.Window).Sub(n.now())
-		ctx, cancel = context.WithTimeout(ctx, left)
-		defer cancel()
+		c := newCallContext(ctx, time.Now().Add(left))
+		defer c.end()
+		ctx = c
 	}
 	switch p.Kind {
 	case wire.Heartbeat:

@@ -102,7 +102,7 @@ func (n *OWTPNode) Ping(ctx context.Context, pid string) (time.Duration, error) 
 		return 0, n.err
 	}
 	begin := time.Now()
-	c := newCallContext(ctx, n.timeout())
+	c := newCallContext(ctx, time.Now().Add(n.timeout()))
 	defer c.end()
 	nonce, err := n.nonce()
 	if err != nil {

@@ -274,6 +274,10 @@ func (n *OWTPNode) remaining(p *wire.Packet) time.Duration {
 // nonce draws 16 random octets.
 func (n *OWTPNode) nonce() (wire.Nonce, error) {
 	var v wire.Nonce
+	if n.local.Rand == rand.Reader {
+		_, err := rand.Read(v[:]) // which, unlike a Reader, leaves v where it is
+		return v, err
+	}
 	_, err := io.ReadFull(n.local.Rand, v[:])
 	return v, err
 }

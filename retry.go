@@ -43,7 +43,7 @@ type outcome struct {
 	resp, req *wire.Packet
 	sent      bool // the peer may have got it, in one attempt or another
 	proved    bool // the answer is as strong as a mode with proof
-	received  bool // from a connection's reader, and nobody else has resp
+	received  bool // resp was parsed for this call, and nobody else has it or req
 }
 
 // exchange sends a request and returns the verified answer. After a broken
@@ -63,14 +63,14 @@ func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) 
 		t.maybe = !t.epoch.IsZero()
 	}
 	for pause := firstPause; ; pause *= 2 {
-		q := *p
+		q := wire.NewPacket(*p)
 		if t.attempts++; t.attempts > 1 {
 			q.CallKey = p.Key()
 			if q.Nonce, err = r.node.nonce(); err != nil {
 				return out, err
 			}
 		}
-		a, err := r.attempt(ctx, &q, t.belongs)
+		a, err := r.attempt(ctx, q, t.belongs)
 		if a.sent && t.epoch.IsZero() {
 			t.epoch = a.epoch
 		}
@@ -78,12 +78,12 @@ func (r *remote) exchange(ctx context.Context, p *wire.Packet, repeatable bool) 
 			r.keyed.unsent(p.CallKey, t)
 		}
 		again, reason := t.judge(a, err)
-		out = outcome{resp: a.resp, req: &q, sent: a.sent || t.maybe, proved: a.mode != wire.ModeOpen}
+		out = outcome{resp: a.resp, req: q, sent: a.sent || t.maybe, proved: a.mode != wire.ModeOpen, received: a.resp != nil}
 		if !again {
 			if errors.Is(ctx.Err(), context.Canceled) && a.sent && (a.mode != wire.ModeOpen || r.queues.Reply != "") {
-				r.cancelCall(&q)
+				r.cancelCall(q)
 			}
-			if errors.Is(err, context.DeadlineExceeded) && a.sent && a.to != "" && r.replicaIsGone(a.to, &q) {
+			if errors.Is(err, context.DeadlineExceeded) && a.sent && a.to != "" && r.replicaIsGone(a.to, q) {
 				err = newError(ErrOutcomeUnknown, "the replica that was asked is gone; whether the call ran is not known")
 			}
 			if t.maybe && err == nil && a.resp.Reason == wire.ReasonEpoch || errors.Is(err, errOtherEpoch) {
@@ -265,11 +265,11 @@ func (r *remote) dropSession(s *clientSession) {
 // cancelCall tells the peer that nobody waits for a call any more. An exchange
 // that merely breaks does not: the caller may come again.
 func (r *remote) cancelCall(q *wire.Packet) {
-	n := r.node
-	n.spawn(func() {
+	p := &wire.Packet{Kind: wire.Cancel, Nonce: q.Nonce, CallKey: q.CallKey}
+	r.node.spawn(func() {
 		ctx, cancel := context.WithTimeout(r.ctx, 2*time.Second)
 		defer cancel()
-		r.attempt(ctx, &wire.Packet{Kind: wire.Cancel, Nonce: q.Nonce, CallKey: q.CallKey}, nil)
+		r.attempt(ctx, p, nil)
 	})
 }
 

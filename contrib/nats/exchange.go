@@ -25,9 +25,8 @@ func (e *endpoint) Exchange(ctx context.Context, m transport.Message) (transport
 		return e.deposit(ctx, s, to, m)
 	}
 	reply, token := newReply(e.queues.Reply, e.expires(ctx, m))
-	w := &waiter{to: to, results: make(chan result, 1)}
-	e.waiting.add(w, token)
-	defer e.waiting.remove(token)
+	w := e.waiting.add(to, "", token)
+	defer e.waiting.remove(w, token)
 	if err := s.publish(to, reply, requestHeader(m), m.Data); err != nil {
 		return transport.Message{}, e.notPublished(to, err)
 	}
@@ -51,9 +50,8 @@ func (e *endpoint) Exchange(ctx context.Context, m transport.Message) (transport
 func (e *endpoint) deposit(ctx context.Context, s *session, to string, m transport.Message) (transport.Message, error) {
 	reply, token := newReply(e.queues.Reply, e.expires(ctx, m))
 	receipt, secret := newReply(e.queues.Reply, 0)
-	w := &waiter{to: durablePrefix + to, receipt: secret, results: make(chan result, 2)}
-	e.waiting.add(w, token, secret)
-	defer e.waiting.remove(token, secret)
+	w := e.waiting.add(durablePrefix+to, secret, token, secret)
+	defer e.waiting.remove(w, token, secret)
 	h := natsgo.Header{headerReply: {reply}}
 	for name, values := range requestHeader(m) {
 		h[name] = values

@@ -49,12 +49,10 @@ func TestDenied(t *testing.T) {
 		var w waiting
 		var all []*waiter
 		for i := range n {
-			x := &waiter{to: "a", receipt: string(rune('A' + i)), results: make(chan result, 2)}
-			w.add(x, string(rune('a'+i)), x.receipt)
-			all = append(all, x)
+			receipt := string(rune('A' + i))
+			all = append(all, w.add("a", receipt, string(rune('a'+i)), receipt))
 		}
-		other := &waiter{to: "b", results: make(chan result, 1)}
-		w.add(other, "z")
+		other := w.add("b", "", "z")
 		w.deny("a")
 		for _, x := range all {
 			if r := <-x.results; errors.Is(r.err, transport.ErrNotSent) != (n == 1) || len(x.results) > 0 {

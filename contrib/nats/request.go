@@ -175,14 +175,15 @@ func (r *request) answer(m transport.Message) bool {
 		return r.refuse(500, "internal error")
 	}
 	err := r.publish(to, headerOf(m.Form), m.Data)
+	if err == nil {
+		return true
+	}
 	var tooLarge *transport.Refusal
 	if errors.As(err, &tooLarge) {
 		return r.refuse(tooLarge.Status, "the answer is too large: "+tooLarge.Reason)
 	}
-	if err != nil {
-		r.e.cfg.Logger.Warn("owtp: an answer was lost", "queue", line(to), "error", err)
-	}
-	return err == nil
+	r.e.cfg.Logger.Warn("owtp: an answer was lost", "queue", line(to), "error", err)
+	return false
 }
 
 // refuse answers with a status instead of a packet, if anybody wants to hear it.

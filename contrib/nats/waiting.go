@@ -15,13 +15,14 @@ import (
 type waiting struct {
 	mu      sync.Mutex
 	byToken map[string]*waiter
+	spare   []*waiter // as many as have waited at one time
 }
 
 // A waiter is one exchange.
 type waiter struct {
-	to      string // subject that it has published to
-	receipt string // token of the stream's receipt, which its consumer never sees
-	results chan result
+	to      string      // subject that it has published to
+	receipt string      // token of the stream's receipt, which its consumer never sees
+	results chan result // has room for a receipt and an answer
 }
 
 // A result is an answer, a receipt of a stream, or why none can come.
@@ -32,32 +33,44 @@ type result struct {
 }
 
 // add registers an exchange, which removes itself.
-func (w *waiting) add(x *waiter, tokens ...string) {
+func (w *waiting) add(to, receipt string, tokens ...string) *waiter {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	var x *waiter
+	if last := len(w.spare) - 1; last >= 0 {
+		x, w.spare = w.spare[last], w.spare[:last]
+	} else {
+		x = &waiter{results: make(chan result, 2)}
+	}
+	x.to, x.receipt = to, receipt
 	if w.byToken == nil {
 		w.byToken = make(map[string]*waiter)
 	}
 	for _, t := range tokens {
 		w.byToken[t] = x
 	}
+	return x
 }
 
-func (w *waiting) remove(tokens ...string) {
+// remove ends an exchange, to which nothing more is given.
+func (w *waiting) remove(x *waiter, tokens ...string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, t := range tokens {
 		delete(w.byToken, t)
 	}
+	for len(x.results) > 0 {
+		<-x.results
+	}
+	w.spare = append(w.spare, x)
 }
 
 // answered gives a message to who waits for it. What nobody waits for, or not any
 // more, is dropped.
 func (w *waiting) answered(token string, m *natsgo.Msg) {
 	w.mu.Lock()
-	x := w.byToken[token]
-	w.mu.Unlock()
-	if x != nil {
+	defer w.mu.Unlock()
+	if x := w.byToken[token]; x != nil {
 		x.give(result{msg: m, receipt: token == x.receipt})
 	}
 }
@@ -83,7 +96,8 @@ func (w *waiting) deny(subject string) {
 	}
 }
 
-// give never waits: who gets more than was asked for needs no more.
+// give never waits: who gets more than was asked for needs no more. The lock is
+// held, or what is meant for one exchange could come to the next one.
 func (x *waiter) give(r result) {
 	select {
 	case x.results <- r:
