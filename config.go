@@ -205,6 +205,13 @@ type ConnectConfig struct {
 	// InsecureV1AnyTime takes signed version 1 requests of any time, for peers
 	// without a right clock: a copy runs again after an hour, or a restart.
 	InsecureV1AnyTime bool `json:"insecureV1AnyTime,omitempty"`
+	// InsecureV1PacketVersion0 takes key agreements with old version 1 nodes,
+	// whose packets are of version 0, too: one key encrypts all of a session, so
+	// that copies run unless they are signed, and equal beginnings are seen to be
+	// equal. To dial with Version 1 it sends such packets and takes no others:
+	// answers can be put in each other's place, and nobody is called back under
+	// the agreement.
+	InsecureV1PacketVersion0 bool `json:"insecureV1PacketVersion0,omitempty"`
 
 	// Address is that of the broker for MQ: amqps://host:port/vhost (without a
 	// scheme it is amqps), amqp://, and those of brokers whose package is
@@ -310,7 +317,7 @@ func (c ConnectConfig) checkDial() (*spec, error) {
 		}
 	}
 	for name, set := range c.v1Fields() {
-		if set && (c.Version != 1 || name != "V1Cert" && name != "InsecureV1BareText" && name != "InsecureV1TrustAgreement") {
+		if set && (c.Version != 1 || name != "V1Cert" && name != "InsecureV1BareText" && name != "InsecureV1TrustAgreement" && name != "InsecureV1PacketVersion0") {
 			return nil, fmt.Errorf("owtp: ConnectConfig.%s belongs to a listener with AllowV1 and has no meaning for Connect with Version %d", name, c.Version)
 		}
 	}

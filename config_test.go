@@ -218,13 +218,14 @@ func TestConfigEveryConnectField(t *testing.T) {
 		"InsecureV1TrustAgreement": refusedIn(true, "InsecureV1TrustAgreement", func(c *owtp.ConnectConfig) {
 			c.AllowV1, c.EnableSignature, c.InsecureV1TrustAgreement = true, true, true
 		}),
-		"InsecureV1BareText": refusedIn(true, "InsecureV1BareText", func(c *owtp.ConnectConfig) { c.InsecureV1BareText = true }),
-		"InsecureV1AnyTime":  refusedIn(false, "InsecureV1AnyTime", func(c *owtp.ConnectConfig) { c.InsecureV1AnyTime = true }),
-		"Account":            differs("Account"),
-		"Password":           differs("Password"),
-		"Exchange":           differs("Exchange"),
-		"WriteQueueName":     differs("WriteQueueName"),
-		"ReadQueueName":      differs("ReadQueueName"),
+		"InsecureV1BareText":       refusedIn(true, "InsecureV1BareText", func(c *owtp.ConnectConfig) { c.InsecureV1BareText = true }),
+		"InsecureV1PacketVersion0": refusedIn(true, "InsecureV1PacketVersion0", func(c *owtp.ConnectConfig) { c.InsecureV1PacketVersion0 = true }),
+		"InsecureV1AnyTime":        refusedIn(false, "InsecureV1AnyTime", func(c *owtp.ConnectConfig) { c.InsecureV1AnyTime = true }),
+		"Account":                  differs("Account"),
+		"Password":                 differs("Password"),
+		"Exchange":                 differs("Exchange"),
+		"WriteQueueName":           differs("WriteQueueName"),
+		"ReadQueueName":            differs("ReadQueueName"),
 	})
 }
 

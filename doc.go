@@ -170,8 +170,9 @@
 //   - V1Cert: the identity towards them, and towards who is dialled with Version
 //     1; the node's own
 //   - AllowV1Peers: node IDs that may call in version 1; all
-//   - InsecureV1TrustAgreement, InsecureV1BareText, InsecureV1AnyTime: take from
-//     them what is refused otherwise; false
+//   - InsecureV1AnyTime: take signed requests of any time from them; false
+//   - InsecureV1TrustAgreement, InsecureV1BareText, InsecureV1PacketVersion0: take
+//     from them what is refused otherwise, also to dial with Version 1; false
 //
 // For message queues:
 //

@@ -64,6 +64,7 @@ type v1Back struct {
 
 var (
 	errV1Unopened  = newError(ErrKeyAgreementFailed, "the peer has agreed on a key and has not used it yet, or must agree on one: version 1 cannot be called back before")
+	errV1NoBack    = newError(ErrKeyAgreementFailed, "the peer has agreed on a key with packets of version 0, which has one for both directions: anybody on the way could send this call back as the peer's own. Only peers that send packets of version 1 can be called back under an agreement")
 	errV1Extras    = newError(ErrBadRequest, "version 1 carries no Meta, Trace or CallKey of CallOptions")
 	errV1Weaker    = newError(ErrResponseMethodDiffer, "the answer is not sealed as the request was")
 	errV1Mirrored  = newError(ErrResponseMethodDiffer, "the answer is the request itself, sent back")
@@ -82,6 +83,9 @@ func (b *v1Back) request(p *wire.Packet) (*legacy.Packet, v1Answer, error) {
 	q := &legacy.Packet{Kind: legacy.Request, Method: p.Method, Nonce: nonce, Time: b.node.now().Unix(), Version: 1}
 	s := b.sessions.current()
 	switch {
+	case s != nil && s.version != 1:
+		b.sessions.release(s)
+		return nil, nil, errV1NoBack
 	case s != nil:
 		defer b.sessions.release(s)
 		err = s.use(func(s *legacy.Session) error {
@@ -107,8 +111,11 @@ func (b *v1Back) request(p *wire.Packet) (*legacy.Packet, v1Answer, error) {
 // open reads the response to a request. What comes in the clear answers nothing
 // that was sealed.
 func (b *v1Back) open(q, resp *legacy.Packet) (p *wire.Packet, proved bool, err error) {
+	if err := v1SameVersion(q, resp); err != nil {
+		return nil, false, err
+	}
 	text, err := resp.Text()
-	if err != nil || resp.Version != q.Version {
+	if err != nil {
 		return nil, false, errV1Illegible
 	}
 	data := []byte(text)

@@ -10,6 +10,7 @@ func (c *ConnectConfig) v1Fields() map[string]bool {
 	return map[string]bool{
 		"V1Cert": c.V1Cert.key != nil, "AllowV1Peers": c.AllowV1Peers != nil, "InsecureV1TrustAgreement": c.InsecureV1TrustAgreement,
 		"InsecureV1BareText": c.InsecureV1BareText, "InsecureV1AnyTime": c.InsecureV1AnyTime,
+		"InsecureV1PacketVersion0": c.InsecureV1PacketVersion0,
 	}
 }
 
@@ -35,7 +36,7 @@ func (s *spec) checkV1() error {
 	}
 	s.v1 = &v1Rules{
 		key: s.V1Cert.key, sign: s.EnableSignature, agree: s.EnableKeyAgreement, proved: s.AllowV1Peers != nil || s.Authorize != nil,
-		trust: s.InsecureV1TrustAgreement, bareText: s.InsecureV1BareText, anyTime: s.InsecureV1AnyTime,
+		trust: s.InsecureV1TrustAgreement, bareText: s.InsecureV1BareText, anyTime: s.InsecureV1AnyTime, version0: s.InsecureV1PacketVersion0,
 		admits: s.Authorize,
 	}
 	if s.broker != nil {

@@ -15,6 +15,7 @@ func TestV1Configurations(t *testing.T) {
 		"AllowV1Peers has no meaning without AllowV1":             func(c *owtp.ConnectConfig) { c.AllowV1Peers = []string{} },
 		"InsecureV1TrustAgreement has no meaning without AllowV1": func(c *owtp.ConnectConfig) { c.InsecureV1TrustAgreement = true },
 		"InsecureV1BareText has no meaning without AllowV1":       func(c *owtp.ConnectConfig) { c.InsecureV1BareText = true },
+		"InsecureV1PacketVersion0 has no meaning without AllowV1": func(c *owtp.ConnectConfig) { c.InsecureV1PacketVersion0 = true },
 		"InsecureV1AnyTime has no meaning without AllowV1":        func(c *owtp.ConnectConfig) { c.InsecureV1AnyTime = true },
 		`version 1 does not exist for "mem"`: func(c *owtp.ConnectConfig) {
 			c.AllowV1, c.ConnectType, c.Address = true, owtp.Memory, "x"
@@ -29,7 +30,7 @@ func TestV1Configurations(t *testing.T) {
 		set(&cfg)
 		wantErr(t, n.Listen(cfg), want)
 	}
-	for _, name := range []string{"AllowV1", "V1Cert", "AllowV1Peers", "InsecureV1TrustAgreement", "InsecureV1BareText", "InsecureV1AnyTime"} {
+	for _, name := range []string{"AllowV1", "V1Cert", "AllowV1Peers", "InsecureV1TrustAgreement", "InsecureV1BareText", "InsecureV1AnyTime", "InsecureV1PacketVersion0"} {
 		cfg := owtp.ConnectConfig{Address: "127.0.0.1:1", ConnectType: owtp.HTTP}
 		switch name {
 		case "AllowV1":
@@ -44,18 +45,20 @@ func TestV1Configurations(t *testing.T) {
 			cfg.InsecureV1BareText = true
 		case "InsecureV1AnyTime":
 			cfg.InsecureV1AnyTime = true
+		case "InsecureV1PacketVersion0":
+			cfg.InsecureV1PacketVersion0 = true
 		}
 		wantErr(t, n.Connect("x", cfg), name, "listener")
 		cfg.Version = 2
 		wantErr(t, n.Connect("x", cfg), name, "listener")
-		if name != "V1Cert" && name != "InsecureV1BareText" && name != "InsecureV1TrustAgreement" {
+		if name != "V1Cert" && name != "InsecureV1BareText" && name != "InsecureV1TrustAgreement" && name != "InsecureV1PacketVersion0" {
 			cfg.Version = 1
 			wantErr(t, n.Connect("x", cfg), name, "listener")
 		}
 	}
 	must(t, n.Listen(owtp.ConnectConfig{
 		Address: "127.0.0.1:0", ConnectType: owtp.HTTP, EnableSignature: true, AllowPeers: []string{n.NodeID()},
-		AllowV1: true, AllowV1Peers: []string{owtp.NewRandomCertificate().ID()}, V1Cert: owtp.NewRandomCertificate(), InsecureV1AnyTime: true, InsecureV1BareText: true,
+		AllowV1: true, AllowV1Peers: []string{owtp.NewRandomCertificate().ID()}, V1Cert: owtp.NewRandomCertificate(), InsecureV1AnyTime: true, InsecureV1BareText: true, InsecureV1PacketVersion0: true,
 	}))
 }
 
@@ -84,7 +87,7 @@ func TestV1CallConfigurations(t *testing.T) {
 	}
 	all := owtp.ConnectConfig{
 		Address: "127.0.0.1:1/path", ConnectType: owtp.HTTP, Version: 1, EnableSignature: true, Suites: []string{"aes"}, DataFormat: "json",
-		V1Cert: owtp.NewRandomCertificate(), InsecureV1BareText: true, PeerID: owtp.NewRandomCertificate().ID(), ReadBufferSize: 1 << 12,
+		V1Cert: owtp.NewRandomCertificate(), InsecureV1BareText: true, InsecureV1PacketVersion0: true, PeerID: owtp.NewRandomCertificate().ID(), ReadBufferSize: 1 << 12,
 	}
 	must(t, n.Connect("all", all)) // nothing goes out before a call
 	must(t, n.Connect("all", all))

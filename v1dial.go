@@ -48,13 +48,14 @@ var (
 	errV1Ping    = newError(ErrBadRequest, "version 1 has no packet that asks for a sign of life; use Call")
 	errV1NotYet  = newError(ErrKeyAgreementFailed, "nothing is agreed on with the peer on this connection")
 	errV1Another = newError(ErrResponseMethodDiffer, "the answer is not to the request that was sent")
+	errV1Like    = newError(ErrBadRequest, "the parameters have the form of an answer (status, msg and result, and nothing else): in packet version 0, which ConnectConfig.InsecureV1PacketVersion0 asks for, anybody on the way could send them back as the peer's answer to another call")
 	errV1Forgot  = newError(ErrOutcomeUnknown, "the peer has forgotten what was agreed on, and says that it could not read the call; it may have run it before, so that it is not sent again unless CallOptions.Repeatable allows it. The next call agrees anew")
 )
 
 // packet begins a request.
 func (d *v1Dialled) packet(method string) (*legacy.Packet, error) {
 	nonce, err := d.node.v1Nonce()
-	return &legacy.Packet{Kind: legacy.Request, Method: method, Nonce: nonce, Time: d.node.now().Unix(), Version: 1}, err
+	return &legacy.Packet{Kind: legacy.Request, Method: method, Nonce: nonce, Time: d.node.now().Unix(), Version: d.remote.spec().packetVersion()}, err
 }
 
 // request makes the packet of a call in a mode, sealed under an agreement unless
@@ -70,13 +71,16 @@ func (d *v1Dialled) request(p *wire.Packet, mode wire.Mode, a *v1Agreement) (*le
 	if err != nil {
 		return nil, nil, err
 	}
-	if a != nil {
+	switch {
+	case a != nil && q.Version == 0 && answers(p.Data):
+		err = errV1Like
+	case a != nil:
 		err = a.seal(q, p.Data)
-	} else {
+	default:
 		err = q.SetJSON(p.Data)
 	}
 	switch {
-	case errors.Is(err, errV1NotYet):
+	case errors.Is(err, errV1NotYet), errors.Is(err, errV1Like):
 		return nil, nil, err
 	case err != nil:
 		return nil, nil, newError(ErrBadRequest, "the parameters do not go into a packet of version 1: %w", err)
@@ -116,8 +120,11 @@ func (d *v1Dialled) open(a *v1Agreement, q, resp *legacy.Packet) (p *wire.Packet
 		e.MayHaveRun = true
 		return nil, false, e
 	}
+	if err := v1SameVersion(q, resp); err != nil {
+		return nil, false, err
+	}
 	sealed, err := resp.Text()
-	if err != nil || sealed == "" || resp.Version != q.Version {
+	if err != nil || sealed == "" {
 		return nil, false, errV1Illegible
 	}
 	if asked, err := q.Text(); err != nil || asked == sealed {
@@ -134,6 +141,18 @@ func (d *v1Dialled) open(a *v1Agreement, q, resp *legacy.Packet) (p *wire.Packet
 		return nil, false, errV1Forgot
 	}
 	return p, true, nil
+}
+
+// v1SameVersion refuses an answer of another packet version than the request's:
+// that chooses the key, and the sender alone has chosen.
+func v1SameVersion(q, resp *legacy.Packet) error {
+	switch {
+	case resp.Version == q.Version:
+		return nil
+	case resp.Version == 0:
+		return newError(ErrResponseMethodDiffer, "the answer is of packet version 0, and the request was of version %d: the peer is an old node, or somebody on the way has taken the version away. If it is an old node, ConnectConfig.InsecureV1PacketVersion0 calls it with less protection (docs/V1.md)", q.Version)
+	}
+	return newError(ErrResponseMethodDiffer, "the answer is of packet version %d, and the request was of version %d: the peer does not speak as this node is configured to, or somebody on the way has changed it", resp.Version, q.Version)
 }
 
 // v1Opened makes a response of this version of the data of one.
@@ -155,7 +174,11 @@ func (d *v1Dialled) tell(mode wire.Mode) {
 	if !n.v1Told.first("dialled\x00" + mode.String() + "\x00" + r.name) {
 		return
 	}
-	args := []any{"peer", r.name, "address", r.spec().Address, "mode", mode.String(), "risks", v1CallRisks[mode]}
+	risks := v1CallRisks[mode]
+	if mode.Sealed() && r.spec().packetVersion() == 0 {
+		risks += "; " + v1CallRisksOld
+	}
+	args := []any{"peer", r.name, "address", r.spec().Address, "mode", mode.String(), "risks", risks}
 	if pin := r.pinned(); !pin.IsZero() && !mode.Sealed() {
 		args = append(args, "not_proved", pin.String())
 	}
@@ -170,6 +193,9 @@ var v1CallRisks = map[wire.Mode]string{
 	wire.ModeSealed:       "who answers is known, and who has seen an answer can try to change parts of it; requests are not signed; with the peer's private key all of it is read later, if the peer is one of version 1's own nodes",
 	wire.ModeSealedSigned: "who answers is known, and who has seen an answer can try to change parts of it; with the peer's private key all of it is read later, if the peer is one of version 1's own nodes",
 }
+
+// v1CallRisksOld is what packets of version 0 add to them.
+const v1CallRisksOld = "its packets are of version 0: one key encrypts all of a session, so that copies of requests may run, answers can be put in each other's place, and equal beginnings are seen to be equal"
 
 // A v1Agreement is one that this node has begun. Calls that are under way keep
 // it while another one takes its place.
@@ -313,7 +339,7 @@ func (a *v1Agreement) open(k legacy.Keys, sealed string, q *legacy.Packet) (text
 	if err != nil {
 		return nil, false, newError(ErrKeyAgreementFailed, "%w", err)
 	}
-	held := &v1Session{s: s, refs: 1}
+	held := &v1Session{s: s, refs: 1, version: q.Version}
 	defer a.sessions.release(held)
 	if err := held.use(read); err != nil {
 		return nil, false, err

@@ -41,6 +41,16 @@ func (s *spec) checkVersion() error {
 // v1Suite is the name of the one way to encrypt that version 1 has.
 const v1Suite = "aes"
 
+// packetVersion is that of the packets that a peer is called with in version 1,
+// and of the sealed ones that it may send. The configuration alone says which:
+// nobody on the way can choose.
+func (s *spec) packetVersion() int64 {
+	if s.InsecureV1PacketVersion0 {
+		return 0
+	}
+	return 1
+}
+
 // isV1 reports whether a peer is dialled in version 1.
 func (s *spec) isV1() bool { return s.Version == 1 }
 

@@ -59,7 +59,7 @@ func (v *v1Line) begin(ctx context.Context, conn transport.Conn, mode wire.Mode)
 	if v.anonymous, err = n.anonymousID(); err != nil {
 		return conn, err
 	}
-	v.rules = &v1Rules{key: v.key, sign: mode.Signed(), agree: mode.Sealed(), bareText: s.InsecureV1BareText, trust: s.InsecureV1TrustAgreement}
+	v.rules = &v1Rules{key: v.key, sign: mode.Signed(), agree: mode.Sealed(), bareText: s.InsecureV1BareText, trust: s.InsecureV1TrustAgreement, version0: s.InsecureV1PacketVersion0}
 	ask := v.askOver(conn)
 	if s.broker != nil {
 		v.own = n.newV1Sessions(v.key, false)
@@ -273,6 +273,8 @@ func (q *v1Request) checkBack(ctx context.Context) *refusal {
 	switch {
 	case a != nil && k.CallbackCheck == "":
 		return v1Plain
+	case a != nil && q.in.line.remote.spec().packetVersion() == 0:
+		return v1OneKey // or what this node answers could be sent back as the answer to its own calls
 	case a != nil:
 		s := a.sessions.current()
 		if s == nil {

@@ -36,11 +36,12 @@ const (
 	v1RisksSigned       = "anybody on the way reads what passes, and answers in this node's place; a copy that comes first with digits moved between method and nonce runs in its place"
 	v1RisksSealed       = "anybody can call under this key; who has seen a request can change parts of it"
 	v1RisksSealedSigned = "answers are not signed, and who has this node's private key later opens what the peer's own nodes have sent"
+	v1RisksOld          = "one key encrypts all of its session, so that copies of what is not signed run, and equal beginnings are seen to be equal"
 )
 
 // tellV1 tells the log once of a version 1 peer. Who is not proved is known by
 // the address.
-func (n *OWTPNode) tellV1(peer *Peer, signed, sealed bool) {
+func (n *OWTPNode) tellV1(peer *Peer, signed, sealed, old bool) {
 	if peer.dialed {
 		return // v1Dialled.tell has said it
 	}
@@ -49,11 +50,18 @@ func (n *OWTPNode) tellV1(peer *Peer, signed, sealed bool) {
 		who = network(peer.remote)
 	}
 	mode := modeOf(signed, sealed)
-	if !n.v1Told.first(mode.String() + "\x00" + who) {
+	kind := mode.String()
+	if old {
+		kind += " in packets of version 0"
+	}
+	if !n.v1Told.first(kind + "\x00" + who) {
 		return
 	}
 	risks := map[[2]bool]string{
 		{false, false}: v1RisksPlain, {true, false}: v1RisksSigned, {false, true}: v1RisksSealed, {true, true}: v1RisksSealedSigned,
 	}[[2]bool{signed, sealed}]
-	n.log.Warn("a peer speaks version 1", "peer", who, "remote", peer.remote, "mode", mode.String(), "risks", risks)
+	if old {
+		risks += "; " + v1RisksOld
+	}
+	n.log.Warn("a peer speaks version 1", "peer", who, "remote", peer.remote, "mode", kind, "risks", risks)
 }

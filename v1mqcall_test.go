@@ -347,10 +347,20 @@ func TestV1CallsBackQueue(t *testing.T) {
 	}
 }
 
-// Two nodes that both dial, as version 1's own have it, call each other.
+// Two nodes that both dial, as version 1's own have it, call each other; in
+// packets of version 0 as well, since each begins an agreement of its own.
 func TestV1CallsEachOtherQueue(t *testing.T) {
 	t.Parallel()
 	broker := servers.RabbitMQ(t)
+	for _, old := range []bool{false, true} {
+		v1CallEachOther(t, broker, old)
+	}
+}
+
+func v1CallEachOther(t *testing.T, broker *servers.Server, old bool) {
+	t.Helper()
+	mode := v1Modes["agreed and signed"]
+	mode.InsecureV1PacketVersion0 = old
 	q := newV1Queue(t, broker, false)
 	_, err := q.ch.QueueDeclare(q.write, true, false, false, false, nil)
 	if err != nil {
@@ -369,7 +379,7 @@ func TestV1CallsEachOtherQueue(t *testing.T) {
 			t.Fatal(err)
 		}
 		ends.Go(func() {
-			if err := nodes[i].Connect(nodes[1-i].NodeID(), place.caller(broker.DSN, v1Modes["agreed and signed"])); err != nil {
+			if err := nodes[i].Connect(nodes[1-i].NodeID(), place.caller(broker.DSN, mode)); err != nil {
 				t.Error(err)
 			}
 		})

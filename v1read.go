@@ -50,7 +50,9 @@ func (q *v1Request) plain(text string) *refusal {
 // its packets: it must be JSON, and it must be there, or be signed.
 func (q *v1Request) open(sealed string) *refusal {
 	if sealed == "" {
-		if !q.signed {
+		// In packet version 0 nothing else would tell that the version is the
+		// sender's, and such a peer seals null.
+		if !q.signed || q.p.Version == 0 {
 			return v1NotOpened
 		}
 		q.data = []byte("null")

@@ -15,7 +15,7 @@ import (
 // router knows of the other.
 func (q *v1Request) execute(ctx context.Context) (resp *wire.Packet, closeAfter bool) {
 	n := q.n
-	n.tellV1(&q.peer, q.signed, q.request != nil)
+	n.tellV1(&q.peer, q.signed, q.request != nil, q.request != nil && q.p.Version == 0)
 	w := &wire.Packet{Kind: wire.Request, Method: q.p.Method, Data: q.data, Time: uint64(max(q.p.Time, 0))}
 	recorded, r := q.recorded(ctx, w)
 	if r != nil {

@@ -3,6 +3,7 @@ package owtp
 import (
 	"context"
 	"crypto/sha256"
+	"fmt"
 	"time"
 
 	"github.com/owtp-go/owtp/identity"
@@ -27,6 +28,7 @@ type v1Rules struct {
 	trust    bool                              // InsecureV1TrustAgreement
 	bareText bool                              // InsecureV1BareText
 	anyTime  bool                              // InsecureV1AnyTime
+	version0 bool                              // InsecureV1PacketVersion0
 	admits   func(peerID, remote string) error // Authorize
 }
 
@@ -52,6 +54,8 @@ var (
 	v1Restarted = refuse(ErrReplayAttack, 0, "the packet may be from before this node's records begin; try again")
 	v1Plain     = refuse(ErrSecretKeyInvalid, 0, "key agreement required")
 	v1NoKey     = refuse(ErrKeyAgreementFailed, 0, "key agreement failed")
+	v1OldPacket = refuse(ErrKeyAgreementFailed, 0, "key agreement failed: packets of this version (v) are not taken here under an agreement")
+	v1OneKey    = refuse(ErrKeyAgreementFailed, 0, "key agreement failed: under an agreement with packets of version 0 nobody is called back")
 	v1NotOpened = refuse(ErrKeyAgreementFailed, 0, "Decrypt data error")
 	v1OwnNumber = refuse(ErrReplayAttack, 0, "this nonce is the other side's")
 	v1Garbled   = refuse(ErrBadRequest, 0, "the parameters are not acceptable JSON")
@@ -94,7 +98,7 @@ func (n *OWTPNode) serveV1(ctx context.Context, in *v1Inbound, p *legacy.Packet)
 // unless nobody would.
 func (q *v1Request) again(r *refusal) *refusal {
 	switch r {
-	case v1Unsigned, v1NoNonce, v1Plain, v1NoKey, v1Garbled:
+	case v1Unsigned, v1NoNonce, v1Plain, v1NoKey, v1OldPacket, v1OneKey, v1Garbled:
 		return r
 	}
 	if q.in.redelivered {
@@ -275,8 +279,11 @@ func (q *v1Request) agree(ctx context.Context) *refusal {
 	if q.peer.link != nil && v1OwnNonce(q.p.Nonce) {
 		return v1OwnNumber
 	}
-	var err error
-	if s := q.in.sessions.known(q.p.Keys); s != nil {
+	if v := q.p.Version; v != 1 && !(v == 0 && q.in.rules.version0) {
+		q.log("packet version under a key agreement; 1 is taken, and 0 with ConnectConfig.InsecureV1PacketVersion0", fmt.Errorf("it is %d", v))
+		return v1OldPacket
+	}
+	if s := q.in.sessions.known(q.p); s != nil {
 		q.request, q.response = s, s
 		return nil
 	}
@@ -292,7 +299,7 @@ func (q *v1Request) agree(ctx context.Context) *refusal {
 		}
 		defer leave()
 	}
-	if q.request, q.response, err = q.in.sessions.of(q.p.Keys); err != nil {
+	if q.request, q.response, err = q.in.sessions.of(q.p); err != nil {
 		q.log("agreement", err)
 		return v1NoKey
 	}

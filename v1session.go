@@ -5,6 +5,7 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"io"
+	"strconv"
 	"sync"
 	"time"
 
@@ -56,7 +57,8 @@ func (n *OWTPNode) newV1Sessions(key *identity.PrivateKey, ofConnection bool) *v
 // A v1Session is an agreed session that several requests may use while somebody
 // else ends it.
 type v1Session struct {
-	refs int // guarded by the lock of its v1Sessions
+	refs    int   // guarded by the lock of its v1Sessions
+	version int64 // of its packets
 
 	mu sync.RWMutex
 	s  *legacy.Session
@@ -78,17 +80,15 @@ func (s *v1Session) erase() {
 // has not proved that it knows one, and the session to answer it under. They
 // differ where the secret has changed in between: the sender follows. Both are
 // given back with release.
-func (v *v1Sessions) of(k legacy.Keys) (request, response *v1Session, err error) {
-	if s := v.known(k); s != nil {
-		return s, s, nil
-	}
+func (v *v1Sessions) of(p *legacy.Packet) (request, response *v1Session, err error) {
+	k := p.Keys
 	secret, before, err := v.secrets()
 	if err != nil {
 		return nil, nil, err
 	}
 	defer clear(secret)
 	defer clear(before)
-	response, err = v.respond(secret, k)
+	response, err = v.respond(secret, p)
 	switch {
 	case err != nil:
 		return nil, nil, err
@@ -102,7 +102,7 @@ func (v *v1Sessions) of(k legacy.Keys) (request, response *v1Session, err error)
 	case before == nil:
 		return nil, response, nil
 	}
-	request, err = v.respond(before, k)
+	request, err = v.respond(before, p)
 	if err != nil {
 		response.erase()
 		return nil, nil, err
@@ -114,16 +114,17 @@ func (v *v1Sessions) of(k legacy.Keys) (request, response *v1Session, err error)
 	return request, response, nil
 }
 
-// known returns the kept session of a connection if the request is of it.
-func (v *v1Sessions) known(k legacy.Keys) *v1Session {
+// known returns the kept session of a connection if the request is of it, in the
+// packet version that it was agreed on with.
+func (v *v1Sessions) known(p *legacy.Packet) *v1Session {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.kept == nil {
+	if v.kept == nil || v.kept.version != p.Version {
 		return nil
 	}
 	is := false
 	v.kept.use(func(s *legacy.Session) error {
-		is = s.IsRequest(k)
+		is = s.IsRequest(p.Keys)
 		return nil
 	})
 	if !is {
@@ -176,13 +177,16 @@ func (v *v1Sessions) sweep(now time.Time) {
 }
 
 // respond runs the agreement with the ephemeral that belongs to the initiator's
-// keys.
-func (v *v1Sessions) respond(secret []byte, k legacy.Keys) (*v1Session, error) {
+// keys and to the packet version, which nothing else protects: who takes it away
+// has an agreement of another key, and never anything of this one's under the key
+// that version 0 has for all packets.
+func (v *v1Sessions) respond(secret []byte, p *legacy.Packet) (*v1Session, error) {
+	k := p.Keys
 	var source io.Reader
 	if v.ephemeral != nil {
 		source = v.ephemeral()
 	} else {
-		octets, err := hkdf.Expand(sha256.New, secret, "OWTP/1 ephemeral\x00"+k.Initiator+"\x00"+k.InitiatorEphemeral, 4*identity.PrivateKeySize)
+		octets, err := hkdf.Expand(sha256.New, secret, "OWTP/1 ephemeral\x00"+strconv.FormatInt(p.Version, 10)+"\x00"+k.Initiator+"\x00"+k.InitiatorEphemeral, 4*identity.PrivateKeySize)
 		if err != nil {
 			return nil, err
 		}
@@ -193,7 +197,7 @@ func (v *v1Sessions) respond(secret []byte, k legacy.Keys) (*v1Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &v1Session{s: s, refs: 1}, nil
+	return &v1Session{s: s, refs: 1, version: p.Version}, nil
 }
 
 // keep makes a session that a request has opened the connection's. Calls back

@@ -22,9 +22,10 @@ import (
 // A v1Way is a host and one of the ways to it.
 type v1Way struct {
 	*v1Host
-	kind  string
-	queue *v1Queue
-	conns map[string]*v1Conn // by what they announce
+	kind   string
+	broker *servers.Server // MQ
+	queue  *v1Queue
+	conns  map[string]*v1Conn // by what they announce
 }
 
 func eachV1Way(t *testing.T, cfg ConnectConfig, test func(t *testing.T, w *v1Way), change ...func(*NodeConfig)) {
@@ -32,21 +33,26 @@ func eachV1Way(t *testing.T, cfg ConnectConfig, test func(t *testing.T, w *v1Way
 	for _, kind := range []string{HTTP, Websocket, MQ} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
-			w := &v1Way{kind: kind, conns: make(map[string]*v1Conn)}
-			c := cfg
-			c.ConnectType = kind
-			if kind == MQ {
-				broker := servers.RabbitMQ(t)
-				w.queue = newV1Queue(t, broker, true)
-				c.Address = broker.DSN
-				w.v1Host = newV1QueueHost(t, w.queue, c, change...)
-			} else {
-				w.v1Host = newV1Host(t, c, change...)
-			}
-			w.t = t
-			test(t, w)
+			oneV1Way(t, kind, cfg, test, change...)
 		})
 	}
+}
+
+// oneV1Way is eachV1Way for one of them.
+func oneV1Way(t *testing.T, kind string, cfg ConnectConfig, test func(t *testing.T, w *v1Way), change ...func(*NodeConfig)) {
+	t.Helper()
+	w := &v1Way{kind: kind, conns: make(map[string]*v1Conn)}
+	cfg.ConnectType = kind
+	if kind == MQ {
+		w.broker = servers.RabbitMQ(t)
+		w.queue = newV1Queue(t, w.broker, true)
+		cfg.Address = w.broker.DSN
+		w.v1Host = newV1QueueHost(t, w.queue, cfg, change...)
+	} else {
+		w.v1Host = newV1Host(t, cfg, change...)
+	}
+	w.t = t
+	test(t, w)
 }
 
 // ask sends a packet as a peer would who announces a key, where that is done.

@@ -486,7 +486,7 @@ func TestV1LinkErasesKeys(t *testing.T) {
 	v := h.node.newV1Sessions(h.node.local.Key, true)
 	c := newV1Stranger(t)
 	p := c.begin()
-	_, s, err := v.of(p.Keys)
+	_, s, err := v.of(p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -500,7 +500,7 @@ func TestV1LinkErasesKeys(t *testing.T) {
 	if err := s.use(func(s *legacy.Session) error { _, err := s.Seal([]byte("x"), 1, 1); return err }); err == nil {
 		t.Error("the session still seals")
 	}
-	if _, _, err := v.of(p.Keys); err == nil {
+	if _, _, err := v.of(p); err == nil {
 		t.Error("something is agreed on after the end")
 	}
 }

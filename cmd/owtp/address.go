@@ -31,6 +31,8 @@ type peerAddress struct {
 	account string
 	options string // as "durable=true"
 	answers string // queue that answers of version 1 come to
+
+	old bool // packets of version 0, for old nodes of version 1
 }
 
 // schemes are the transports by URL scheme, with the port that a URL without
@@ -160,7 +162,7 @@ func (a peerAddress) config(roots *x509.CertPool) owtp.ConnectConfig {
 		EnableSSL:   a.tls(),
 	}
 	if a.v1 {
-		c.Version = 1
+		c.Version, c.InsecureV1PacketVersion0 = 1, a.old
 	}
 	if a.mq() {
 		c.Address, c.Account, c.WriteQueueName, c.ReadQueueName = a.broker(), a.account, a.queue, a.answers

@@ -40,11 +40,16 @@ func (a peerAddress) thisVersion(what string) error {
 type calledV1 struct {
 	flag    bool
 	answers string
+	old     bool
 }
+
+// oldPacketsFlag is what takes packets of version 0.
+const oldPacketsFlag = "insecure-v1-packet-version-0"
 
 func (v *calledV1) register(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&v.flag, "v1", false, "call a node that speaks protocol version 1; it proves who it is with --encrypt aes only")
 	cmd.Flags().StringVar(&v.answers, "v1-answer-queue", "", "`queue` of RabbitMQ that the version 1 node writes to, which this node alone reads")
+	cmd.Flags().BoolVar(&v.old, oldPacketsFlag, false, "call an old node of version 1, with one key for all that is sealed: see docs/V1.md")
 }
 
 // apply makes the address one of version 1, and refuses what does not exist
@@ -55,6 +60,8 @@ func (v *calledV1) apply(a *peerAddress, o *callOptions) error {
 	switch {
 	case v.answers != "" && !(a.v1 && a.mq()):
 		return errors.New("--v1-answer-queue is for --v1 with amqps:// or amqp://")
+	case v.old && !(a.v1 && s.encrypt != ""):
+		return errors.New("--" + oldPacketsFlag + " is for --v1 with --encrypt aes: what is not sealed is the same in both packet versions")
 	case !a.v1:
 		return nil
 	case o.save != "":
@@ -72,8 +79,16 @@ func (v *calledV1) apply(a *peerAddress, o *callOptions) error {
 	if a.mq() && (v.answers == "" || o.dial.queue.exchange == "") {
 		return errors.New("version 1 over RabbitMQ needs --exchange and --v1-answer-queue, as the node that is called has them in its configuration: its ExchangeName and the queue that it writes to")
 	}
-	a.answers = v.answers
+	a.answers, a.old = v.answers, v.old
 	return nil
+}
+
+// oldPackets adds the flag to an error that names the option.
+func oldPackets(err error) error {
+	if err != nil && strings.Contains(err.Error(), "InsecureV1PacketVersion0") {
+		return fmt.Errorf("%w\nThe option is --%s here", err, oldPacketsFlag)
+	}
+	return err
 }
 
 // noProof is about a peer that is known and would not be asked for a proof.

@@ -162,7 +162,7 @@ func (c *caller) close() { c.node.Close() }
 func (c *caller) within(ctx context.Context, work func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	return work(ctx)
+	return oldPackets(work(ctx))
 }
 
 // connect dials. The address serves as the name of the peer, so that errors

@@ -17,6 +17,7 @@ type servedV1 struct {
 	face   keyFlags
 	peers  []string
 	answer string
+	old    bool
 }
 
 func (v *servedV1) register(cmd *cobra.Command) {
@@ -26,11 +27,14 @@ func (v *servedV1) register(cmd *cobra.Command) {
 	f.StringVar(&v.face.passphraseFile, "v1-passphrase-file", "", "read its passphrase from the one line of this file instead of asking")
 	f.StringSliceVar(&v.peers, "v1-peer", nil, "node ID that may call in version 1, signed; may be given several times (default: anybody)")
 	f.StringVar(&v.answer, "v1-answer-queue", "", "`queue` of RabbitMQ that the version 1 node reads; with it --mq amqp://… serves version 1 too, on --exchange")
+	f.BoolVar(&v.old, oldPacketsFlag, false, "take key agreements with old nodes of version 1, with one key for all that is sealed: see docs/V1.md")
 }
 
 // check finds flags that do not belong together, before anything is asked for.
 func (v *servedV1) check(faces, rabbits int) error {
 	switch {
+	case !v.allow && v.old:
+		return errors.New("--" + oldPacketsFlag + " needs --allow-v1")
 	case !v.allow && (v.face.file != "" || v.face.passphraseFile != "" || v.peers != nil || v.answer != ""):
 		return errors.New("--v1-cert-file, --v1-passphrase-file, --v1-peer and --v1-answer-queue need --allow-v1")
 	case !v.allow:
@@ -60,7 +64,9 @@ func (v *servedV1) apply(ctx context.Context, c *console, faces, queues []owtp.C
 			return err
 		}
 	}
-	allow := func(cfg *owtp.ConnectConfig) { cfg.AllowV1, cfg.V1Cert, cfg.AllowV1Peers = true, face, v.peers }
+	allow := func(cfg *owtp.ConnectConfig) {
+		cfg.AllowV1, cfg.V1Cert, cfg.AllowV1Peers, cfg.InsecureV1PacketVersion0 = true, face, v.peers, v.old
+	}
 	for i := range faces {
 		allow(&faces[i])
 	}
