@@ -115,7 +115,7 @@ func (s *Store) Traits() session.Traits {
 
 func (s *Store) ready(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
-		return err
+		return fmt.Errorf("file: not begun: %w", err)
 	}
 	select {
 	case <-s.closing:

@@ -44,7 +44,7 @@ func (s *Store) submit(ctx context.Context, size int, do func(c *changes) error)
 	w := &write{ctx: ctx, size: size, do: do, done: make(chan error, 1)}
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("file: a write has found no place among those that wait: %w", ctx.Err())
 	case <-s.closing:
 		return session.ErrClosed
 	case <-s.failed:
@@ -55,7 +55,7 @@ func (s *Store) submit(ctx context.Context, size int, do func(c *changes) error)
 	case err := <-w.done:
 		return err
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("file: a write has not come to its end, and may still: %w", ctx.Err())
 	case <-s.failed:
 		return s.failure
 	case <-s.ended:
@@ -157,7 +157,8 @@ func (s *Store) update(batch []*write) error {
 				return err
 			}
 			for _, w := range batch {
-				if w.err = w.ctx.Err(); w.err != nil {
+				if err := w.ctx.Err(); err != nil {
+					w.err = fmt.Errorf("file: not written: %w", err)
 					continue
 				}
 				if w.err = w.do(c); w.err != nil && !errors.Is(w.err, session.ErrFull) {
