@@ -166,6 +166,8 @@ type v1QueueRecorded struct {
 		Name   string
 		Server []v1QueueFrame `json:"server_connection"`
 		Client []v1QueueFrame `json:"client_connection"`
+		Agreed []string       `json:"agreed_keys"`
+		Result v1ClientResult `json:"client_result"`
 	}
 }
 

@@ -541,7 +541,7 @@ func TestV1RecordedPacketVersion0(t *testing.T) {
 	if got = strings.Replace(got, packetOf(t, got).Keys.InitiatorEphemeral, begun.Keys.InitiatorEphemeral, 1); got != s.HTTP[0].Request.Body {
 		t.Errorf("sent\n%s\nrecorded\n%s", got, s.HTTP[0].Request.Body)
 	}
-	n.v1Recorded(t, r.ServerID, server, asked)
+	n.v1Recorded(t, r.ServerID, server, asked, s.HTTP[0].Request.Body, s.HTTP[0].Response.Body)
 	nonce.Store(asked.Nonce)
 	peer.answers(func(*legacy.Packet) string { return s.HTTP[1].Response.Body })
 	resp, err := n.CallSync(r.ServerID, asked.Method, json.RawMessage(*s.HTTP[1].Request.Decrypted))
@@ -555,8 +555,9 @@ func TestV1RecordedPacketVersion0(t *testing.T) {
 
 // v1Recorded puts the recorded session of a request in the place of the one that
 // a peer was agreed on with, which only the recorded client could make: the
-// server's scalars are known, and give the same keys.
-func (n *OWTPNode) v1Recorded(t testing.TB, name string, server Certificate, q *legacy.Packet) {
+// server's scalars are known, and give the same keys. The recorded answer to its
+// agreement opens as one then.
+func (n *OWTPNode) v1Recorded(t testing.TB, name string, server Certificate, q *legacy.Packet, begun, answer string) {
 	t.Helper()
 	s, err := legacy.Respond(bytes.NewReader(server.key.Bytes()), server.key, q.Keys)
 	if err != nil {
@@ -577,6 +578,10 @@ func (n *OWTPNode) v1Recorded(t testing.TB, name string, server Certificate, q *
 	held := &v1Session{s: s, refs: 1, version: q.Version}
 	a.sessions.keep(held)
 	a.sessions.release(held)
+	p, proved, err := r.v1.open(a, packetOf(t, begun), packetOf(t, answer))
+	if err != nil || !proved || p.Status != StatusSuccess || p.Msg != "success" {
+		t.Errorf("the recorded answer to the agreement: %+v, %v", p, err)
+	}
 }
 
 // callerOf is the configuration of a node of ours that calls the host this way.
