@@ -145,8 +145,8 @@ func TestSecretsStayInside(t *testing.T) {
 		previous := []byte("\x93the key before it, of 32 octets")[:32]
 		secrets.octets("previous store key", previous)
 		secrets.octets("derived store key", hostCert.DerivedStoreKey())
-		hostCfg := owtp.NodeConfig{Cert: hostCert, StoreKey: hostKey, PreviousStoreKey: previous, Logger: out.logger(), Limits: owtp.Limits{MaxRequestsPerPeer: 8, HandshakeTimeout: time.Second}}
-		clientCfg := owtp.NodeConfig{Cert: clientCert, StoreKey: clientKey, Logger: out.logger(), Limits: owtp.Limits{HandshakeTimeout: time.Second, MaxReconnectDelay: 50 * time.Millisecond}}
+		hostCfg := owtp.NodeConfig{Cert: hostCert, StoreKey: hostKey, PreviousStoreKey: previous, Logger: out.logger(), Limits: owtp.Limits{MaxRequestsPerPeer: 8, HandshakeTimeout: 5 * time.Second}}
+		clientCfg := owtp.NodeConfig{Cert: clientCert, StoreKey: clientKey, Logger: out.logger(), Limits: owtp.Limits{HandshakeTimeout: 5 * time.Second, MaxReconnectDelay: 50 * time.Millisecond}}
 		store := newMemory(t, memory.Options{})
 		hostCfg.Store = store
 		s := newStage(t, w, func(h, c *owtp.NodeConfig) { *h, *c = hostCfg, clientCfg })

@@ -20,7 +20,7 @@ import (
 // same address.
 func TestV1FloodsTakeNothingFromVersion2(t *testing.T) {
 	t.Parallel()
-	h := newV1Host(t, ConnectConfig{}, func(c *NodeConfig) { c.Limits.MaxHandshakeRate = 10 })
+	h := newV1Host(t, ConnectConfig{}, func(c *NodeConfig) { c.Limits.MaxHandshakeRate = 3 })
 	h.node.now = time.Now
 	dial := ConnectConfig{ConnectType: HTTP, Address: h.addr, EnableKeyAgreement: true}
 	flood := func() (refused int) {
