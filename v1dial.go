@@ -190,8 +190,8 @@ func (d *v1Dialled) tell(mode wire.Mode) {
 var v1CallRisks = map[wire.Mode]string{
 	wire.ModeOpen:         "who answers is not known: anybody on the way reads and changes requests and answers, and runs requests again",
 	wire.ModeSigned:       "who answers is not known: anybody on the way reads requests and answers, and writes answers; requests have no recipient and run wherever else they are taken",
-	wire.ModeSealed:       "who answers is known, and who has seen an answer can try to change parts of it; requests are not signed; with the peer's private key all of it is read later, if the peer is one of version 1's own nodes",
-	wire.ModeSealedSigned: "who answers is known, and who has seen an answer can try to change parts of it; with the peer's private key all of it is read later, if the peer is one of version 1's own nodes",
+	wire.ModeSealed:       "who answers is known, and who has seen an answer can try to change parts of it, or put that to another method in its place; requests are not signed; with the peer's private key all of it is read later, if the peer is one of version 1's own nodes",
+	wire.ModeSealedSigned: "who answers is known, and who has seen an answer can try to change parts of it, or, unless the peer asks for signatures, put that to another method in its place; with the peer's private key all of it is read later, if the peer is one of version 1's own nodes",
 }
 
 // v1CallRisksOld is what packets of version 0 add to them.

@@ -300,7 +300,7 @@ func (q *v1Request) checkBack(ctx context.Context) *refusal {
 	if r := q.read(); r != nil {
 		return r
 	}
-	if a != nil && q.in.rules.trust {
+	if a != nil && q.in.rules.trust && !q.bare {
 		q.peer.key, q.peer.id = a.peer, v1ID(a.peer.ID())
 	}
 	return nil

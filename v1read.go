@@ -19,10 +19,13 @@ func (q *v1Request) read() *refusal {
 	case q.response == nil:
 		return q.plain(text)
 	case q.request == nil:
-		if q.p.Method == legacy.MethodAgree && text == "" {
-			return nil
+		switch {
+		case q.p.Method != legacy.MethodAgree || text != "":
+			return v1NotOpened // sealed for an agreement that nobody here knows
+		case !q.in.sessions.first(q.p):
+			return v1NoKey
 		}
-		return v1NotOpened // sealed for an agreement that nobody here knows
+		return nil
 	}
 	return q.open(text)
 }
@@ -70,7 +73,7 @@ func (q *v1Request) open(sealed string) *refusal {
 		if !q.in.rules.bareText || !utf8.Valid(text) {
 			return v1NotOpened
 		}
-		q.data = quoted(string(text))
+		q.data, q.bare = quoted(string(text)), true
 	}
 	q.peer.sealed = true
 	if q.in.line != nil && q.in.line.own == nil {

@@ -70,6 +70,7 @@ type v1Request struct {
 	peer   Peer
 	signed bool
 	data   []byte // the parameters as JSON
+	bare   bool   // they were sealed and no JSON: nothing tells them from junk
 
 	request  *v1Session // whose keys it was sealed with; nil if with none that is known
 	response *v1Session // under which it is answered; nil for a plain answer
@@ -137,10 +138,11 @@ func (q *v1Request) checkAnybody(ctx context.Context) *refusal {
 		return r
 	}
 	rules := q.in.rules
-	if rules.trust && q.request != nil && !q.signed {
+	if rules.trust && q.request != nil && !q.signed && !q.bare {
 		return q.trust()
 	}
-	if rules.proved && q.peer.key == nil && !(rules.trust && q.response != nil) {
+	begins := q.response != nil && q.request == nil
+	if rules.proved && q.peer.key == nil && !(rules.trust && begins) {
 		return v1Unsigned
 	}
 	if q.peer.id == "" {

@@ -32,6 +32,7 @@ type v1Sessions struct {
 	kept   *v1Session // of a connection: the last one that a request has opened
 	offers bool       // an agreement was answered, and no request has used it yet
 	closed bool
+	asked  map[[sha256.Size]byte]uint64 // the nonce that keys have begun an agreement with
 
 	// ephemeral, in tests, is what the responder's ephemeral is read from.
 	ephemeral func() io.Reader
@@ -45,6 +46,14 @@ type v1Secret struct {
 // maxV1Session bounds what a stolen secret opens, and how long the records that
 // keep copies of sealed requests from running must last.
 const maxV1Session = time.Hour
+
+const (
+	// maxV1Begun is how many keys that have begun an agreement are remembered;
+	// then another takes the place of one by chance.
+	maxV1Begun = 1 << 16
+	// maxV1BegunConn is how many agreements may begin on one connection.
+	maxV1BegunConn = 256
+)
 
 func (n *OWTPNode) newV1Sessions(key *identity.PrivateKey, ofConnection bool) *v1Sessions {
 	v := &v1Sessions{key: key, rand: n.local.Rand, ephemeral: n.v1Ephemeral}
@@ -112,6 +121,32 @@ func (v *v1Sessions) of(p *legacy.Packet) (request, response *v1Session, err err
 		request = nil
 	}
 	return request, response, nil
+}
+
+// first reports whether keys begin an agreement, and have not done so under
+// another nonce. One key and nonce seal the answer to a beginning and that to a
+// call, so that who is on the way could otherwise have this node seal a success
+// under the number of a call that it never gets.
+func (v *v1Sessions) first(p *legacy.Packet) bool {
+	keys := sha256.Sum256([]byte(strconv.FormatInt(p.Version, 10) + "\x00" + p.Keys.Initiator + "\x00" + p.Keys.InitiatorEphemeral))
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if nonce, ok := v.asked[keys]; ok {
+		return nonce == p.Nonce // once more, perhaps by a broker: the answer is the same
+	}
+	switch {
+	case v.asked == nil:
+		v.asked = make(map[[sha256.Size]byte]uint64)
+	case v.life == 0 && len(v.asked) >= maxV1BegunConn:
+		return false
+	case len(v.asked) >= maxV1Begun:
+		for other := range v.asked { // the order is random
+			delete(v.asked, other)
+			break
+		}
+	}
+	v.asked[keys] = p.Nonce
+	return true
 }
 
 // known returns the kept session of a connection if the request is of it, in the
@@ -254,7 +289,7 @@ func (v *v1Sessions) erase() {
 	defer v.mu.Unlock()
 	clear(v.secret.octets)
 	clear(v.before.octets)
-	v.secret, v.before, v.closed = v1Secret{}, v1Secret{}, true
+	v.secret, v.before, v.asked, v.closed = v1Secret{}, v1Secret{}, nil, true
 	if v.kept != nil {
 		v.kept.erase()
 		v.kept = nil

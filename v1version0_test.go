@@ -116,7 +116,7 @@ func TestV1PacketVersion0(t *testing.T) {
 // begins alike; to a node that calls, an answer can be put in another's place.
 func TestV1OpenPacketVersion0(t *testing.T) {
 	t.Parallel()
-	h := newV1Host(t, ConnectConfig{InsecureV1PacketVersion0: true})
+	h := newV1Host(t, ConnectConfig{InsecureV1PacketVersion0: true, InsecureV1TrustAgreement: true})
 	c := newV1Stranger(t)
 	c.version = 0
 	c.agree(h)
@@ -129,7 +129,7 @@ func TestV1OpenPacketVersion0(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	}
-	if seen := h.taken(); len(seen) != 2 {
+	if seen := h.taken(); len(seen) != 2 || seen[1].pid != c.id() {
 		t.Errorf("a copy is told from a second call: %+v", seen)
 	}
 
