@@ -116,6 +116,62 @@ func TestFormatOfCallsBack(t *testing.T) {
 	}
 }
 
+// twice writes a member of itself twice.
+type twice struct{}
+
+func (twice) MarshalJSON() ([]byte, error) { return []byte(`{"to":"a","to":"b"}`), nil }
+
+// What a program makes that no receiver takes is told to who made it. It does not
+// go out, where it would end the connection with all calls on it.
+func TestFormatsJunkOfOnesOwn(t *testing.T) {
+	t.Parallel()
+	deep := json.RawMessage(strings.Repeat("[", 64) + strings.Repeat("]", 64))
+	for _, w := range inBothFormats(someWays()) {
+		t.Run(w.String(), func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t, w)
+			var ran, lost atomic.Int64
+			began, wake := make(chan struct{}), make(chan struct{})
+			must(t, s.host.HandleFunc("junk", func(ctx *owtp.Context) {
+				ran.Add(1)
+				ctx.Response([]any{twice{}, deep}[ctx.Params().Int()], owtp.StatusSuccess, "")
+			}))
+			must(t, s.host.HandleFunc("wait", func(ctx *owtp.Context) {
+				close(began)
+				<-wake
+				ctx.Response("waited", owtp.StatusSuccess, "")
+			}))
+			s.client.SetCloseHandler(func(*owtp.OWTPNode, owtp.PeerInfo) { lost.Add(1) })
+			s.connect(t)
+			waited := make(chan string, 1)
+			go func() {
+				resp, err := s.client.CallSync("testhost", "wait", nil)
+				if err != nil {
+					waited <- err.Error()
+					return
+				}
+				waited <- resp.JsonData().String()
+			}()
+			within(t, began, "the call that waits")
+			for i, junk := range []any{twice{}, deep} {
+				_, err := s.client.CallSync("testhost", "junk", junk)
+				if err == nil || ran.Load() != int64(i) {
+					t.Errorf("asked with %T: %v; %d handlers have run, want %d", junk, err, ran.Load(), i)
+				}
+				resp, err := s.client.CallSync("testhost", "junk", i)
+				must(t, err)
+				if resp.Status != owtp.ErrInternalServerError {
+					t.Errorf("answered with %T: status %d %s", junk, resp.Status, resp.Msg)
+				}
+			}
+			close(wake)
+			if got := within(t, waited, "the call that waited"); got != "waited" || lost.Load() != 0 {
+				t.Errorf("the call beside them: %s; %d connections lost", got, lost.Load())
+			}
+		})
+	}
+}
+
 func TestFormatsThatNobodyKnows(t *testing.T) {
 	t.Parallel()
 	s := newStage(t, way{connect: owtp.HTTP})

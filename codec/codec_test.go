@@ -10,13 +10,13 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/quick"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
-	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
@@ -45,8 +45,11 @@ func (hexFormat) Unmarshal(data []byte, v any) error {
 	return json.Unmarshal(text, v)
 }
 
+// registerHex registers once, however often the tests run in one process.
+var registerHex = sync.OnceValue(func() error { return codec.Register(hexFormat{"hex"}) })
+
 func TestRegister(t *testing.T) {
-	if err := codec.Register(hexFormat{"hex"}); err != nil {
+	if err := registerHex(); err != nil {
 		t.Fatal(err)
 	}
 	if f, err := codec.Lookup("hex"); err != nil || f != (hexFormat{"hex"}) {
@@ -426,7 +429,11 @@ func TestMessagesAreBounded(t *testing.T) {
 	if err := asProto.Unmarshal(wide(1_000_001), &o); err == nil {
 		t.Error("more than a million fields are decoded")
 	}
-	holder, many := anExtension(t)
+	const holder = "extended.Holder"
+	many, err := anExtension()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := asProto.Unmarshal(field(10, join(field(1, []byte(holder)), field(2, field(100, bytes.Repeat(field(1, nil), 1000))))), new(any)); err != nil {
 		t.Errorf("a thousand fields in an extension: %v", err)
 	}
@@ -454,10 +461,9 @@ func TestMessagesAreBounded(t *testing.T) {
 	}
 }
 
-// anExtension makes a message known whose extension is a message, and returns its
-// name and one with more than a million empty messages in it.
-func anExtension(t *testing.T) (holder string, many []byte) {
-	t.Helper()
+// anExtension makes the message extended.Holder known, whose extension is a
+// message, once, and returns one with more than a million empty messages in it.
+var anExtension = sync.OnceValues(func() (many []byte, err error) {
 	file := &descriptorpb.FileDescriptorProto{
 		Name: proto.String("extended.proto"), Package: proto.String("extended"),
 		MessageType: []*descriptorpb.DescriptorProto{
@@ -472,17 +478,18 @@ func anExtension(t *testing.T) (holder string, many []byte) {
 			Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(), Type: descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(),
 		}},
 	}
-	fd := must[protoreflect.FileDescriptor](t)(protodesc.NewFile(file, protoregistry.GlobalFiles))
+	fd, err := protodesc.NewFile(file, protoregistry.GlobalFiles)
+	if err != nil {
+		return nil, err
+	}
 	for i := range fd.Messages().Len() {
 		if err := protoregistry.GlobalTypes.RegisterMessage(dynamicpb.NewMessageType(fd.Messages().Get(i))); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 	}
-	if err := protoregistry.GlobalTypes.RegisterExtension(dynamicpb.NewExtensionType(fd.Extensions().Get(0))); err != nil {
-		t.Fatal(err)
-	}
-	return "extended.Holder", field(100, bytes.Repeat(field(1, nil), 1_000_001))
-}
+	err = protoregistry.GlobalTypes.RegisterExtension(dynamicpb.NewExtensionType(fd.Extensions().Get(0)))
+	return field(100, bytes.Repeat(field(1, nil), 1_000_001)), err
+})
 
 // A type whose own methods panic is an error.
 func TestPanicsAreErrors(t *testing.T) {
@@ -529,5 +536,55 @@ func TestOctetsAndText(t *testing.T) {
 	}
 	if _, err := codec.Encode(asJSON, codec.Raw{Format: "json", Data: []byte(`{"a":1,"a":2}`)}); err == nil {
 		t.Error("a name that stands twice passes as raw data")
+	}
+}
+
+// twice writes a member of itself twice, as a MarshalJSON by hand may.
+type twice struct{}
+
+func (twice) MarshalJSON() ([]byte, error) { return []byte(`{"to":"a","to":"b"}`), nil }
+
+// sameText are keys of a map which all have the same text.
+type sameText int
+
+func (sameText) MarshalText() ([]byte, error) { return []byte("to"), nil }
+
+// What no receiver takes is not made: the sender has the error, and not a peer,
+// which would end the connection.
+func TestSendersAreTold(t *testing.T) {
+	nested := func(n int) (v any) {
+		for range n {
+			v = []any{v}
+		}
+		return v
+	}
+	for name, c := range map[string]struct {
+		v    any
+		text string
+	}{
+		"a member twice":               {twice{}, "duplicate member"},
+		"a member twice, further in":   {map[string]any{"list": []any{1, twice{}}}, "duplicate member"},
+		"keys with one text":           {map[sameText]int{1: 1, 2: 2}, "duplicate member"},
+		"encoded, with a member twice": {json.RawMessage(`{"to":"a","to":"b"}`), "duplicate member"},
+		"encoded further in":           {map[string]any{"x": json.RawMessage(`{"to":"a","to":"b"}`)}, "duplicate member"},
+		"Raw":                          {codec.Raw{Format: "json", Data: []byte(`{"to":"a","to":"b"}`)}, "duplicate member"},
+		"too deep":                     {nested(64), "deep"},
+		"encoded, too deep":            {json.RawMessage(strings.Repeat("[", 64) + strings.Repeat("]", 64)), "deep"},
+		"no JSON":                      {json.RawMessage(`{"to":`), ""},
+		"no UTF-8":                     {json.RawMessage("\"\xff\""), "UTF-8"},
+	} {
+		for _, f := range []codec.Format{asJSON, asProto} {
+			data, err := codec.Encode(f, c.v)
+			if err == nil || !strings.Contains(err.Error(), c.text) {
+				t.Errorf("%s in %s: %.60q, %v", name, f.Name(), data, err)
+			}
+		}
+	}
+	for _, f := range []codec.Format{asJSON, asProto} {
+		for _, v := range []any{nested(63), json.RawMessage(strings.Repeat("[", 63) + strings.Repeat("]", 63)), map[string]any{"a": 1, "b": []any{map[string]any{"a": 2}}}} {
+			if _, err := codec.Encode(f, v); err != nil {
+				t.Errorf("%s: %v", f.Name(), err)
+			}
+		}
 	}
 }

@@ -21,27 +21,28 @@ func JSON() Format { return jsonFormat{} }
 func (jsonFormat) Name() string        { return NameJSON }
 func (jsonFormat) ContentType() string { return "application/json" }
 
-// Marshal is json.Marshal. What encoding/json makes is right by construction;
-// what the program has encoded itself is checked, and kept octet for octet.
-func (f jsonFormat) Marshal(v any) ([]byte, error) {
-	if m, ok := v.(proto.Message); ok {
-		text, err := messageJSON(m)
-		if err == nil { // Protobuf nests as deep as it likes
-			err = f.Check(text)
+// Marshal is json.Marshal, and checks what comes of it: messages and Go values
+// nest as deep as they like, and a MarshalJSON of the program's own or two keys
+// with one text may make a member twice. A peer ends the connection on such data,
+// with all calls on it. What is encoded already is kept octet for octet.
+func (f jsonFormat) Marshal(v any) (text []byte, err error) {
+	switch v := v.(type) {
+	case proto.Message:
+		text, err = messageJSON(v)
+	case json.RawMessage:
+		if text = bytes.Trim(v, " \t\r\n"); len(text) == 0 {
+			return []byte("null"), nil
 		}
-		return text, err
+	default:
+		text, err = json.Marshal(v)
 	}
-	raw, ok := v.(json.RawMessage)
-	if !ok {
-		return json.Marshal(v)
+	if err == nil {
+		err = f.Check(text)
 	}
-	if raw = bytes.Trim(raw, " \t\r\n"); len(raw) == 0 {
-		return []byte("null"), nil
-	}
-	if err := f.Check(raw); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	return raw, nil
+	return text, nil
 }
 
 func (jsonFormat) Check(data []byte) error {
