@@ -457,7 +457,7 @@ func TestV1CallAttackNoFallback(t *testing.T) {
 		if err == nil {
 			_, err = n.CallSync(name, "echo", 1)
 		}
-		if StatusOf(err) != ErrUnsupportedType {
+		if StatusOf(err) != ErrUnsupportedType || !strings.Contains(err.Error(), "allow it with ConnectConfig.AllowV1 only") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

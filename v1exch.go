@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"github.com/owtp-go/owtp/internal/legacy"
@@ -68,6 +69,9 @@ func (r *remote) attemptV1(ctx context.Context, p *wire.Packet) (a attempted, er
 	return a, err
 }
 
+// v1NotSpoken is what people are told where nobody seems to speak version 1.
+const v1NotSpoken = "It looks as if version 1 were not spoken there: nodes of version 2 allow it with ConnectConfig.AllowV1 only"
+
 // exchange sends a packet and returns the answer to it. sent reports whether the
 // peer may have got it.
 func (d *v1Dialled) exchange(ctx context.Context, q *legacy.Packet) (resp *legacy.Packet, sent bool, err error) {
@@ -77,6 +81,10 @@ func (d *v1Dialled) exchange(ctx context.Context, q *legacy.Packet) (resp *legac
 	}
 	m, err := d.remote.exch.Exchange(ctx, transport.Message{Form: transport.Legacy, Data: b})
 	if err != nil {
+		var r *transport.Refusal
+		if errors.As(err, &r) && r.Status == http.StatusUnsupportedMediaType {
+			err = &transport.Refusal{Status: r.Status, Reason: r.Reason + ". " + v1NotSpoken}
+		}
 		return nil, !errors.Is(err, transport.ErrNotSent), err
 	}
 	resp, err = legacy.ParsePacket(m.Data, d.node.cfg.Limits.MaxMessage)

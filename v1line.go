@@ -2,6 +2,7 @@ package owtp
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/owtp-go/owtp/identity"
 	"github.com/owtp-go/owtp/internal/legacy"
@@ -220,12 +221,16 @@ func (d *v1Dialled) askAside(ctx context.Context, conn transport.Conn, q *legacy
 	if err := conn.Send(ctx, transport.Message{Form: transport.JSON, Data: b}); err != nil {
 		return nil, err
 	}
-	for {
+	for heard := false; ; {
 		m, err := conn.Recv(ctx)
-		if err != nil {
+		switch {
+		case err != nil && !heard && ctx.Err() == nil && d.remote.spec().ConnectType == Websocket:
+			return nil, fmt.Errorf("%w. %s", bare{err}, v1NotSpoken)
+		case err != nil:
 			return nil, err
 		}
 		p, err := legacy.ParsePacket(m.Data, d.node.cfg.Limits.MaxMessage)
+		heard = heard || err == nil && spokenV1(p)
 		if err == nil && p.Kind == legacy.Response && p.Nonce == q.Nonce && p.Method == q.Method {
 			return p, nil
 		}

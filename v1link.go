@@ -2,6 +2,7 @@ package owtp
 
 import (
 	"context"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 type v1Link struct {
 	caller v1Caller
 	serve  v1Server
+
+	heard atomic.Bool // a packet of version 1 has come
 
 	known string // the ID that the peer of an accepted connection has proved; guarded by the node's lock
 
@@ -68,6 +71,9 @@ func (l *link) readV1() error {
 	if err != nil {
 		l.node.log.Debug("message that is no packet of version 1", "peer", l.peer.remote, "err", err)
 		return nil
+	}
+	if spokenV1(p) {
+		l.v1.heard.Store(true)
 	}
 	switch p.Kind {
 	case legacy.Request:
@@ -184,13 +190,27 @@ func (l *link) askV1(ctx context.Context, q *legacy.Packet) (answer *legacy.Pack
 	case answer, ok := <-c.legacy:
 		l.going.Add(-1)
 		if !ok {
-			return nil, true, newError(ErrNetworkDisconnected, "the connection ended before the answer: %w", l.cause())
+			return nil, true, newError(ErrNetworkDisconnected, "the connection ended before the answer: %w", l.silent(bare{l.cause()}))
 		}
 		return answer, true, nil
 	case <-ctx.Done():
 		l.unexpect(key, c)
 		return nil, true, ctx.Err()
 	}
+}
+
+// spokenV1 tells a packet of version 1 from what a node of version 2 says to who
+// does not speak that.
+func spokenV1(p *legacy.Packet) bool {
+	return p.Version != 2 && (p.Kind == legacy.Request || p.Kind == legacy.Response)
+}
+
+// silent adds to why a connection ended that nobody has spoken version 1 on it.
+func (l *link) silent(err error) error {
+	if l.remote == nil || l.peer.kind != transport.WebSocket || l.v1.heard.Load() || l.mode.Sealed() {
+		return err
+	}
+	return fmt.Errorf("%w. %s", err, v1NotSpoken)
 }
 
 // checkLifeV1 asks the peer for a sign of life when it is time, below the

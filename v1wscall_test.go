@@ -859,8 +859,8 @@ func TestV1CallAttackConnNoFallback(t *testing.T) {
 		if err == nil {
 			_, err = n.CallContext(t.Context(), name, "echo", 1, &CallOptions{Timeout: time.Second})
 		}
-		if err == nil {
-			t.Errorf("%s: an answer", name)
+		if StatusOf(err) != ErrNetworkDisconnected || !strings.Contains(err.Error(), "allow it with ConnectConfig.AllowV1 only") {
+			t.Errorf("%s: %v", name, err)
 		}
 		n.ClosePeer(name)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -126,10 +127,10 @@ func call(ctx context.Context, c *console, o callOptions, args []string) error {
 	var resp *owtp.Response
 	err = caller.within(ctx, func(ctx context.Context) error {
 		if err := caller.connect(ctx); err != nil {
-			return withHint(err, owtp.StatusOf(err))
+			return caller.withHint(err, owtp.StatusOf(err))
 		}
 		resp, err = caller.node.CallContext(ctx, caller.name(), args[1], p.params, &owtp.CallOptions{Timeout: o.dial.timeout, Meta: p.meta, Repeatable: p.typed.repeatable()})
-		return callError(err)
+		return caller.callError(err)
 	})
 	if err != nil {
 		return err
@@ -139,7 +140,7 @@ func call(ctx context.Context, c *console, o callOptions, args []string) error {
 			return err
 		}
 	}
-	return o.report(c, resp, p.typed)
+	return o.report(caller, resp, p)
 }
 
 // A plannedCall is what is going to be sent.
@@ -148,6 +149,12 @@ type plannedCall struct {
 	typed   *protoMethod
 	params  any
 	meta    map[string]string
+}
+
+// bareText says whether the parameters are a string, to a node of version 1.
+func (p *plannedCall) bareText() bool {
+	raw, ok := p.params.(json.RawMessage)
+	return ok && p.address.v1 && strings.HasPrefix(strings.TrimSpace(string(raw)), `"`)
 }
 
 // checkCall reads everything that can be wrong before anything is sent.
@@ -249,31 +256,34 @@ func (c *caller) meet(ctx context.Context, d *dialFlags, s *security) error {
 }
 
 // callError adds what a person can do about an error of the node's.
-func callError(err error) error {
+func (c *caller) callError(err error) error {
 	err = classify(err)
 	switch {
 	case exitCode(err) == exitUnknown:
 		return fmt.Errorf("%w\nThe call was sent, and nobody knows whether it ran. Ask the peer before repeating it", err)
 	case err != nil:
-		return withHint(err, owtp.StatusOf(err))
+		return c.withHint(err, owtp.StatusOf(err))
 	}
 	return nil
 }
 
-func withHint(err error, status uint64) error {
-	switch status {
-	case owtp.ErrUnauthorized:
+func (c *caller) withHint(err error, status uint64) error {
+	switch {
+	case status == owtp.ErrUnauthorized:
 		return fmt.Errorf("%w\nThe peer may demand signatures (--sign) or not allow this node", err)
-	case owtp.ErrSecretKeyInvalid:
+	case status == owtp.ErrSecretKeyInvalid && c.address.v1:
+		return fmt.Errorf("%w\nThe peer demands sealed calls: add --encrypt aes", err)
+	case status == owtp.ErrSecretKeyInvalid:
 		return fmt.Errorf("%w\nThe peer demands sealed calls: add --encrypt aes or --encrypt sm4", err)
-	case owtp.ErrReplayAttack:
+	case status == owtp.ErrReplayAttack:
 		return fmt.Errorf("%w\nThe clocks may differ: compare date on both machines", err)
 	}
 	return err
 }
 
 // report prints the answer and says how the tool ends.
-func (o *callOptions) report(c *console, resp *owtp.Response, typed *protoMethod) error {
+func (o *callOptions) report(by *caller, resp *owtp.Response, p plannedCall) error {
+	c, typed := by.console, p.typed
 	var err error
 	switch {
 	case o.full:
@@ -294,7 +304,10 @@ func (o *callOptions) report(c *console, resp *owtp.Response, typed *protoMethod
 	if msg == "" {
 		msg = owtp.StatusText(resp.Status)
 	}
-	err = withHint(withCode(exitStatus, "the peer answered with status %d: %s", resp.Status, printable(msg)), resp.Status)
+	err = by.withHint(withCode(exitStatus, "the peer answered with status %d: %s", resp.Status, printable(msg)), resp.Status)
+	if resp.Status == owtp.ErrKeyAgreementFailed && p.bareText() && o.security.encrypt != "" {
+		err = fmt.Errorf("%w\nVersion 1 seals a string without its quotes, and many nodes do not take that: send an object, as {\"text\":…}", err)
+	}
 	if details := resp.JsonData().Raw; !o.full && details != "" && details != "null" {
 		err = fmt.Errorf("%w\nIt sent details: --full prints them", err)
 	}

@@ -189,7 +189,7 @@ func (c *caller) askDescription(ctx context.Context, params any) (*description, 
 	case owtp.ErrResponseMethodDiffer:
 		return nil, &codedError{exitStatus, err}
 	}
-	return nil, callError(err)
+	return nil, c.callError(err)
 }
 
 func (a *api) add(d *description) error {
