@@ -143,38 +143,36 @@ func TestCloseListener(t *testing.T) {
 }
 
 func TestEmbedding(t *testing.T) {
-	for _, sign := range []bool{false, true} {
-		for _, connect := range []string{owtp.HTTP, owtp.Websocket} {
-			t.Run(way{connect: connect, sign: sign}.String(), func(t *testing.T) {
-				host, client := randomNode(t), randomNode(t)
-				must(t, host.HandleFunc("echo", echo))
-				mount := map[string]func(owtp.ConnectConfig) (http.Handler, error){owtp.HTTP: host.HTTPHandler, owtp.Websocket: host.WebsocketHandler}[connect]
-				face, err := mount(owtp.ConnectConfig{EnableSignature: sign})
-				must(t, err)
-				mux := http.NewServeMux()
-				mux.Handle("/", face)
-				mux.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "fine") })
-				server := httptest.NewServer(mux)
-				defer server.Close()
-				must(t, client.Connect("testhost", owtp.ConnectConfig{Address: strings.TrimPrefix(server.URL, "http://"), ConnectType: connect, EnableSignature: sign}))
-				must(t, client.KeyAgreement("testhost", "aes"))
-				answer(t, client, "testhost", "echo", 1)
-				resp, err := server.Client().Get(server.URL + "/health")
-				must(t, err)
-				body, _ := io.ReadAll(resp.Body)
-				resp.Body.Close()
-				if string(body) != "fine" {
-					t.Errorf("the route beside it answers %q", body)
-				}
-				_, err = mount(owtp.ConnectConfig{ConnectType: owtp.Memory})
-				wantErr(t, err, owtp.Memory, connect)
-				_, err = mount(owtp.ConnectConfig{EnableSSL: true})
-				wantErr(t, err, "EnableSSL")
-				must(t, client.Close())
-				must(t, host.Close())
-			})
+	eachWay(t, []way{{connect: owtp.HTTP}, {connect: owtp.HTTP, sign: true}, {connect: owtp.Websocket}, {connect: owtp.Websocket, sign: true}}, func(t *testing.T, w way) {
+		host, client := randomNode(t), randomNode(t)
+		must(t, host.HandleFunc("echo", echo))
+		mount := map[string]func(owtp.ConnectConfig) (http.Handler, error){owtp.HTTP: host.HTTPHandler, owtp.Websocket: host.WebsocketHandler}[w.connect]
+		face, err := mount(owtp.ConnectConfig{EnableSignature: w.sign, DataFormat: w.format})
+		must(t, err)
+		mux := http.NewServeMux()
+		mux.Handle("/", face)
+		mux.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "fine") })
+		server := httptest.NewServer(mux)
+		defer server.Close()
+		must(t, client.Connect("testhost", owtp.ConnectConfig{
+			Address: strings.TrimPrefix(server.URL, "http://"), ConnectType: w.connect, EnableSignature: w.sign, DataFormat: w.format,
+		}))
+		must(t, client.KeyAgreement("testhost", "aes"))
+		answer(t, client, "testhost", "echo", 1)
+		resp, err := server.Client().Get(server.URL + "/health")
+		must(t, err)
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if string(body) != "fine" {
+			t.Errorf("the route beside it answers %q", body)
 		}
-	}
+		_, err = mount(owtp.ConnectConfig{ConnectType: owtp.Memory})
+		wantErr(t, err, owtp.Memory, w.connect)
+		_, err = mount(owtp.ConnectConfig{EnableSSL: true})
+		wantErr(t, err, "EnableSSL")
+		must(t, client.Close())
+		must(t, host.Close())
+	})
 }
 
 func TestSSL(t *testing.T) {
@@ -185,8 +183,8 @@ func TestSSL(t *testing.T) {
 		watching.VerifyConnection = func(c tls.ConnectionState) error { protocol.Store(c.NegotiatedProtocol); return nil }
 		host, client := randomNode(t), randomNode(t)
 		must(t, host.HandleFunc("echo", echo))
-		must(t, host.Listen(owtp.ConnectConfig{Address: "127.0.0.1:0", ConnectType: w.connect, EnableSignature: w.sign, EnableSSL: true, TLS: watching}))
-		cfg := owtp.ConnectConfig{Address: host.ListenerAddr(w.connect), ConnectType: w.connect, EnableSignature: w.sign, EnableSSL: true, TLS: clientTLS}
+		must(t, host.Listen(owtp.ConnectConfig{Address: "127.0.0.1:0", ConnectType: w.connect, EnableSignature: w.sign, DataFormat: w.format, EnableSSL: true, TLS: watching}))
+		cfg := owtp.ConnectConfig{Address: host.ListenerAddr(w.connect), ConnectType: w.connect, EnableSignature: w.sign, DataFormat: w.format, EnableSSL: true, TLS: clientTLS}
 		must(t, client.Connect("testhost", cfg))
 		if w.suite != "" {
 			must(t, client.KeyAgreement("testhost", w.suite))

@@ -64,10 +64,17 @@ type soakForm struct {
 }
 
 var soakForms = map[string][]soakForm{
-	owtp.HTTP:      {{inSealed, true}, {inSigned.protobuf(), false}},
-	owtp.Websocket: {{inBoth.protobuf(), true}, {inSealed, false}},
-	owtp.Memory:    {{inSealed, true}, {inSigned.protobuf(), false}},
-	owtp.MQ:        {{inSealed, true}, {inSigned.protobuf(), false}},
+	owtp.HTTP:      inBothForms(soakForm{inSealed, true}, soakForm{inSigned, false}),
+	owtp.Websocket: inBothForms(soakForm{inBoth, true}, soakForm{inSealed, false}),
+	owtp.Memory:    inBothForms(soakForm{inSealed, true}, soakForm{inSigned, false}),
+	owtp.MQ:        inBothForms(soakForm{inSealed, true}, soakForm{inSigned, false}),
+}
+
+func inBothForms(forms ...soakForm) (both []soakForm) {
+	for _, f := range forms {
+		both = append(both, f, soakForm{f.g.protobuf(), f.keep})
+	}
+	return both
 }
 
 const (

@@ -1,6 +1,7 @@
 package owtp_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -24,7 +25,7 @@ func rabbitStage(t testing.TB, w way, s *servers.Server, setups ...setup) *stage
 		f(&hc, &cc)
 	}
 	st := &stage{way: w, host: startNode(t, hc), client: startNode(t, cc)}
-	st.listen = owtp.ConnectConfig{Address: s.DSN, ConnectType: owtp.MQ, EnableSignature: w.sign}
+	st.listen = owtp.ConnectConfig{Address: s.DSN, ConnectType: owtp.MQ, EnableSignature: w.sign, DataFormat: w.format}
 	must(t, st.host.Listen(st.listen))
 	st.dial = st.listen
 	st.dial.WriteQueueName = "owtp.node." + st.host.NodeID()
@@ -88,77 +89,107 @@ func TestRabbitNobodyThere(t *testing.T) {
 	}
 }
 
-// The broker goes away and comes back, and is killed, under load: every call has
-// one outcome, and none runs twice under one key.
+// The broker goes away and comes back, and is killed, under load in both formats:
+// every call has one outcome, and none runs twice under one key.
 func TestRabbitRestarts(t *testing.T) {
 	broker := servers.NewRabbitMQ(t)
-	ways := []way{{connect: owtp.MQ, sign: true}, {connect: owtp.MQ, suite: "sm4", format: codec.NameProtobuf}}
+	ways := []way{{connect: owtp.MQ, sign: true}, {connect: owtp.MQ, suite: "sm4"}}
 	ends := map[way]func(testing.TB){ways[0]: broker.Stop, ways[1]: broker.Kill}
 	// RabbitMQ 3.10 writes down seconds later which queues it has, and never serves
-	// one again that a crash has overtaken: both are there when it is stopped.
-	stages := make(map[way]*stage)
+	// one again that a crash has overtaken: all are there when it is stopped.
+	stages := make(map[way][]*stage)
 	for _, w := range ways {
-		stages[w] = rabbitStage(t, w, broker)
+		for _, v := range inBothFormats([]way{w}) {
+			stages[w] = append(stages[w], rabbitStage(t, v, broker))
+		}
 	}
 	for _, w := range ways { // one after the other, as the broker ends once for each
 		t.Run(w.String(), func(t *testing.T) {
-			s := stages[w]
-			var mu sync.Mutex
-			runs := make(map[string]int)
-			must(t, s.host.HandleFunc("pay", func(c *owtp.Context) {
-				mu.Lock()
-				runs[c.Params().String()]++
-				mu.Unlock()
-				c.Response("paid", 0, "")
-			}))
-			s.connect(t)
-			var done, unknown, notRun atomic.Int64
-			var wg sync.WaitGroup
-			stop := make(chan struct{})
-			for i := range 16 {
-				wg.Go(func() {
-					for j := 0; ; j++ {
-						select {
-						case <-stop:
-							return
-						default:
-						}
-						r, err := s.client.CallContext(background(t), "testhost", "pay", fmt.Sprint(i, "/", j), &owtp.CallOptions{Timeout: 10 * time.Second})
-						var e *owtp.Error
-						switch {
-						case err == nil && r.OK():
-							done.Add(1)
-						case err == nil && r.Status == owtp.ErrOutcomeUnknown, errors.As(err, &e) && e.MayHaveRun:
-							unknown.Add(1)
-						case errors.As(err, &e), err == nil && !r.OK():
-							notRun.Add(1)
-							time.Sleep(5 * time.Millisecond)
+			var loads []*payments
+			for _, s := range stages[w] {
+				loads = append(loads, s.payAndPay(t))
+			}
+			pass := func() {
+				for _, p := range loads {
+					before := p.done.Load()
+					for end := time.Now().Add(60 * time.Second); p.done.Load() < before+50; time.Sleep(5 * time.Millisecond) {
+						if time.Now().After(end) {
+							t.Errorf("%s: calls do not pass", p.way)
+							break
 						}
 					}
-				})
+				}
 			}
-			eventually(t, "calls pass", func() bool { return done.Load() > 50 })
+			pass()
 			ends[w](t)
 			time.Sleep(100 * time.Millisecond)
 			broker.Start(t)
-			before := done.Load()
-			for end := time.Now().Add(60 * time.Second); done.Load() < before+50; time.Sleep(20 * time.Millisecond) {
-				if time.Now().After(end) {
-					t.Error("calls do not pass again")
-					break
-				}
+			pass()
+			for _, p := range loads {
+				p.judge(t)
 			}
-			close(stop)
-			wg.Wait()
-			t.Logf("%s: %d answered, %d unknown, %d not run", w, done.Load(), unknown.Load(), notRun.Load())
-			mu.Lock()
-			defer mu.Unlock()
-			for what, n := range runs {
-				if n > 1 {
-					t.Errorf("payment %s has run %d times", what, n)
+		})
+	}
+}
+
+// payments are calls that are made until they are judged.
+type payments struct {
+	way
+	done, unknown, notRun atomic.Int64
+	stop                  chan struct{}
+	wg                    sync.WaitGroup
+	mu                    sync.Mutex
+	runs                  map[string]int
+}
+
+// payAndPay calls from eight callers.
+func (s *stage) payAndPay(t testing.TB) *payments {
+	p := &payments{way: s.way, stop: make(chan struct{}), runs: make(map[string]int)}
+	must(t, s.host.HandleFunc("pay", func(c *owtp.Context) {
+		p.mu.Lock()
+		p.runs[c.Params().String()]++
+		p.mu.Unlock()
+		if got := c.DataFormat(); got != cmp.Or(p.format, codec.NameJSON) {
+			t.Errorf("%s: called in %s", p.way, got)
+		}
+		c.Response("paid", 0, "")
+	}))
+	s.connect(t)
+	for i := range 8 {
+		p.wg.Go(func() {
+			for j := 0; ; j++ {
+				select {
+				case <-p.stop:
+					return
+				default:
+				}
+				r, err := s.client.CallContext(background(t), "testhost", "pay", fmt.Sprint(i, "/", j), &owtp.CallOptions{Timeout: 10 * time.Second})
+				var e *owtp.Error
+				switch {
+				case err == nil && r.OK():
+					p.done.Add(1)
+				case err == nil && r.Status == owtp.ErrOutcomeUnknown, errors.As(err, &e) && e.MayHaveRun:
+					p.unknown.Add(1)
+				default:
+					p.notRun.Add(1)
+					time.Sleep(5 * time.Millisecond)
 				}
 			}
 		})
+	}
+	return p
+}
+
+func (p *payments) judge(t testing.TB) {
+	close(p.stop)
+	p.wg.Wait()
+	t.Logf("%s: %d answered, %d unknown, %d not run", p.way, p.done.Load(), p.unknown.Load(), p.notRun.Load())
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for what, n := range p.runs {
+		if n > 1 {
+			t.Errorf("%s: payment %s has run %d times", p.way, what, n)
+		}
 	}
 }
 

@@ -288,49 +288,55 @@ func (s sharedMemory) Traits() session.Traits {
 // Close and Shutdown within a handler, also one that was called back, wait for
 // nothing that waits for them; the other side's call has an outcome.
 func TestEndWithinQueueHandlers(t *testing.T) {
-	for _, calledBack := range []bool{false, true} {
-		for _, gently := range []bool{false, true} {
-			t.Run(fmt.Sprintf("called back=%v/gently=%v", calledBack, gently), func(t *testing.T) {
-				t.Parallel()
-				s := newStage(t, way{connect: owtp.MQ, sign: true, suite: "sm4"})
-				s.connect(t)
-				ends, calls, pid := s.host, s.client, "testhost"
-				if calledBack {
-					ends, calls, pid = s.client, s.host, s.client.NodeID()
-				}
-				ended := make(chan struct{})
-				must(t, ends.HandleFunc("end", func(c *owtp.Context) {
-					defer close(ended)
-					if gently {
-						must(t, c.Node().Shutdown(c.Context()))
-					} else {
-						must(t, c.Node().Close())
-					}
-					c.Response("ended", 0, "")
-				}))
-				r, err := calls.CallContext(background(t), pid, "end", nil, &owtp.CallOptions{Timeout: 500 * time.Millisecond})
-				within(t, ended, "the handler's end")
-				if gently && !calledBack && (err != nil || r.JsonData().String() != "ended") {
-					t.Errorf("Shutdown has lost the answer: %+v, %v", r, err)
-				}
-				var e *owtp.Error
-				if err != nil && (!errors.As(err, &e) || !e.MayHaveRun) {
-					t.Errorf("the handler has run, but the caller is told: %v", err)
-				}
-				done := make(chan error, 1)
-				go func() { done <- ends.Close() }()
-				must(t, within(t, done, "Close"))
-				eventually(t, "its queues are gone", func() bool {
-					for _, q := range house.At(s.listen.Address).Queues() {
-						if strings.Contains(q, ends.NodeID()) && !strings.HasPrefix(q, "owtp.node.") {
-							return false
-						}
-					}
-					return true
+	for _, w := range inBothFormats([]way{{connect: owtp.MQ, sign: true, suite: "sm4"}}) {
+		for _, calledBack := range []bool{false, true} {
+			for _, gently := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s/called back=%v/gently=%v", w, calledBack, gently), func(t *testing.T) {
+					t.Parallel()
+					endWithinQueueHandler(t, w, calledBack, gently)
 				})
-			})
+			}
 		}
 	}
+}
+
+func endWithinQueueHandler(t *testing.T, w way, calledBack, gently bool) {
+	s := newStage(t, w)
+	s.connect(t)
+	ends, calls, pid := s.host, s.client, "testhost"
+	if calledBack {
+		ends, calls, pid = s.client, s.host, s.client.NodeID()
+	}
+	ended := make(chan struct{})
+	must(t, ends.HandleFunc("end", func(c *owtp.Context) {
+		defer close(ended)
+		if gently {
+			must(t, c.Node().Shutdown(c.Context()))
+		} else {
+			must(t, c.Node().Close())
+		}
+		c.Response("ended", 0, "")
+	}))
+	r, err := calls.CallContext(background(t), pid, "end", nil, &owtp.CallOptions{Timeout: 500 * time.Millisecond})
+	within(t, ended, "the handler's end")
+	if gently && !calledBack && (err != nil || r.JsonData().String() != "ended") {
+		t.Errorf("Shutdown has lost the answer: %+v, %v", r, err)
+	}
+	var e *owtp.Error
+	if err != nil && (!errors.As(err, &e) || !e.MayHaveRun) {
+		t.Errorf("the handler has run, but the caller is told: %v", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- ends.Close() }()
+	must(t, within(t, done, "Close"))
+	eventually(t, "its queues are gone", func() bool {
+		for _, q := range house.At(s.listen.Address).Queues() {
+			if strings.Contains(q, ends.NodeID()) && !strings.HasPrefix(q, "owtp.node.") {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // The session that a call back runs under ends, and another one takes its place,
