@@ -1,6 +1,7 @@
 // Package examples_test keeps what the documents show true: every Go block of
-// the READMEs and of PORTING is part of a program in one of these folders, which is built and
-// vetted with everything else.
+// the READMEs and of PORTING is part of a program in one of these folders, and every
+// one of V1 of an example of the package, which are built and vetted with everything
+// else.
 package examples_test
 
 import (
@@ -18,14 +19,14 @@ func TestReadmeBlocksAreExamples(t *testing.T) {
 		t.Fatalf("no example programs: %v", err)
 	}
 	programs := make(map[string]string)
-	for _, f := range files {
+	for _, f := range append(files, "../v1_example_test.go") {
 		b, err := os.ReadFile(f)
 		if err != nil {
 			t.Fatal(err)
 		}
 		programs[f] = tokens(b)
 	}
-	for name, least := range map[string]int{"../README.md": 5, "../README.zh-CN.md": 5, "../docs/PORTING.md": 1, "../docs/PORTING.zh-CN.md": 1} {
+	for name, least := range map[string]int{"../README.md": 5, "../README.zh-CN.md": 5, "../docs/PORTING.md": 1, "../docs/PORTING.zh-CN.md": 1, "../docs/V1.md": 3, "../docs/V1.zh-CN.md": 3} {
 		t.Run(filepath.Base(name), func(t *testing.T) {
 			b, err := os.ReadFile(name)
 			if err != nil {
