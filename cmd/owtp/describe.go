@@ -18,14 +18,11 @@ import (
 )
 
 // A peer must not go on describing itself for ever: an answer has hundreds of
-// methods, and all together so many octets of names and files. An empty message
-// in a file has two octets there and 280 in memory, and each declaration has the
-// names of all around it.
+// methods, and all together so many octets of names and files. Of the files,
+// descriptors.go bounds what they cost in memory, which is far more.
 const (
 	maxAnswers     = 1000
 	maxDescription = 4 << 20
-	maxFullNames   = 16 << 20
-	maxNesting     = 64 // protoc stops at 32 messages in each other
 )
 
 type describeOptions struct {
@@ -128,7 +125,7 @@ type api struct {
 	files   *descriptorpb.FileDescriptorSet
 	seen    map[string]bool // paths of files
 	octets  int
-	names   int // octets of full names, of all declarations
+	cost    descriptorCost
 }
 
 // describe asks until there is no more.
@@ -205,11 +202,14 @@ func (a *api) add(d *description) error {
 	}
 	for _, b := range d.Files {
 		f := new(descriptorpb.FileDescriptorProto)
-		if err := (proto.UnmarshalOptions{RecursionLimit: maxNesting}).Unmarshal(b, f); err != nil {
-			return withCode(exitStatus, "the peer sent a descriptor that cannot be read: %s", printable(err.Error()))
+		if err := a.cost.addParts(b, f.ProtoReflect().Descriptor(), maxPeerParts); err != nil {
+			return withCode(exitStatus, "the peer describes itself with %w", err)
 		}
-		if a.names += fullNames(f); a.names > maxFullNames {
-			return withCode(exitStatus, "the peer describes itself with names of more than %d MiB", maxFullNames>>20)
+		if err := (proto.UnmarshalOptions{RecursionLimit: maxNesting}).Unmarshal(b, f); err != nil {
+			return withCode(exitStatus, "the peer sent a descriptor that cannot be read: %s", printable(protoText(err)))
+		}
+		if err := a.cost.addNames(f); err != nil {
+			return withCode(exitStatus, "the peer describes itself with %w", err)
 		}
 		if !a.seen[f.GetName()] {
 			a.seen[f.GetName()] = true
@@ -217,54 +217,6 @@ func (a *api) add(d *description) error {
 		}
 	}
 	return nil
-}
-
-// fullNames returns how many octets the full names of all that a file declares
-// have.
-func fullNames(f *descriptorpb.FileDescriptorProto) (octets int) {
-	type named interface{ GetName() string }
-	of := func(prefix int, d named) int {
-		n := prefix + 1 + len(d.GetName())
-		octets += n
-		return n
-	}
-	enums := func(prefix int, all []*descriptorpb.EnumDescriptorProto) {
-		for _, e := range all {
-			of(prefix, e)
-			for _, v := range e.GetValue() {
-				of(prefix, v)
-			}
-		}
-	}
-	fields := func(prefix int, all []*descriptorpb.FieldDescriptorProto) {
-		for _, d := range all {
-			of(prefix, d)
-		}
-	}
-	var messages func(prefix int, all []*descriptorpb.DescriptorProto)
-	messages = func(prefix int, all []*descriptorpb.DescriptorProto) {
-		for _, m := range all {
-			n := of(prefix, m)
-			fields(n, m.GetField())
-			fields(n, m.GetExtension())
-			for _, o := range m.GetOneofDecl() {
-				of(n, o)
-			}
-			enums(n, m.GetEnumType())
-			messages(n, m.GetNestedType())
-		}
-	}
-	top := len(f.GetPackage())
-	messages(top, f.GetMessageType())
-	enums(top, f.GetEnumType())
-	fields(top, f.GetExtension())
-	for _, s := range f.GetService() {
-		n := of(top, s)
-		for _, m := range s.GetMethod() {
-			of(n, m)
-		}
-	}
-	return octets
 }
 
 // link finds the types of each method.

@@ -6,9 +6,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
@@ -85,6 +87,72 @@ func TestDescriptionsAreBounded(t *testing.T) {
 	a = &api{files: new(descriptorpb.FileDescriptorSet), seen: make(map[string]bool)}
 	if err := a.add(&description{Files: [][]byte{bytes.Repeat([]byte{0x22, 0}, maxDescription/2+1)}}); err == nil || len(a.files.File) != 0 {
 		t.Errorf("a file larger than all may be is kept: %v", err)
+	}
+}
+
+// What is small in a descriptor and large in memory is counted before it is
+// decoded, over all files and however deep it lies.
+func TestDescriptionsCostLittle(t *testing.T) {
+	empty := bytes.Repeat([]byte{0x22, 0}, maxDescription/2-100)
+	within := func(tag byte, b []byte) []byte {
+		return append(protowire.AppendVarint([]byte{tag}, uint64(len(b))), b...)
+	}
+	half := empty[:maxPeerParts+10] // half as many messages
+	for name, files := range map[string][][]byte{
+		"messages":          {empty},
+		"fields":            {within(0x22, bytes.Repeat([]byte{0x12, 0}, maxPeerParts+1))},
+		"messages within":   {within(0x22, within(0x1a, bytes.Repeat([]byte{0x1a, 0}, maxPeerParts+1)))},
+		"places":            {within(0x4a, bytes.Repeat([]byte{0x0a, 0}, maxPeerParts+1))},
+		"in several files":  {append([]byte{0x0a, 1, 'a'}, half...), append([]byte{0x0a, 1, 'b'}, half...)},
+		"one file repeated": {half, half},
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		a := &api{files: new(descriptorpb.FileDescriptorSet), seen: make(map[string]bool)}
+		err := a.add(&description{Files: files})
+		runtime.ReadMemStats(&after)
+		if most := fmt.Sprint("more than ", maxPeerParts, " messages"); err == nil || !strings.Contains(err.Error(), most) {
+			t.Errorf("%s: %v, want %q", name, err, most)
+		}
+		if got := after.TotalAlloc - before.TotalAlloc; got > 400*maxPeerParts {
+			t.Errorf("%s: %d octets are allocated before it is refused", name, got)
+		}
+		if len(files) == 1 { // a file of descriptors has the same bound, and a larger one
+			if _, err := descriptorSet(within(0x0a, bytes.Repeat(files[0], 1+2*maxFileParts/maxPeerParts))); err == nil || !strings.Contains(err.Error(), fmt.Sprint("more than ", maxFileParts, " messages")) {
+				t.Errorf("%s in a file: %v", name, err)
+			}
+		}
+	}
+	a := &api{files: new(descriptorpb.FileDescriptorSet), seen: make(map[string]bool)}
+	if err := a.add(&description{Files: [][]byte{half}}); err != nil {
+		t.Errorf("half as many: %v", err)
+	}
+}
+
+// A .proto file is compiled within bounds, with all that it imports.
+func TestProtoFilesAreBounded(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string, size int) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, append([]byte(text), bytes.Repeat([]byte{' '}, size-len(text))...), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	imports := `syntax = "proto3";`
+	for i := range maxProto / maxProtoText {
+		name := fmt.Sprint("part", i, ".proto")
+		write(name, `syntax = "proto3";`, maxProtoText)
+		imports += fmt.Sprintf("import %q;", name)
+	}
+	for path, want := range map[string]string{
+		write("large.proto", `syntax = "proto3";`, maxProtoText+1): "more than 1 MiB",
+		write("many.proto", imports, 1000):                         "more than 8 MiB",
+		write("large.binpb", "", maxProto+1):                       "more than 8 MiB",
+	} {
+		if _, err := (&protoFlags{file: path}).method(t.Context(), "a"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", filepath.Base(path), err, want)
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/bufbuild/protocompile"
 	"github.com/spf13/cobra"
@@ -100,7 +101,7 @@ func methods(f protoreflect.FileDescriptor) func(yield func(protoreflect.MethodD
 // them.
 func (p *protoFlags) load(ctx context.Context) ([]protoreflect.FileDescriptor, error) {
 	if filepath.Ext(p.file) != ".proto" {
-		octets, err := readProto(p.file)
+		octets, err := readProto(p.file, maxProto)
 		if err != nil {
 			return nil, err
 		}
@@ -129,12 +130,16 @@ func (p *protoFlags) load(ctx context.Context) ([]protoreflect.FileDescriptor, e
 	return files, nil
 }
 
-// maxProto is the most octets of a .proto file or a FileDescriptorSet: they are
-// somebody else's, as the peer is.
-const maxProto = 8 << 20
+// The most octets of a FileDescriptorSet, or of a .proto file with all that it
+// imports, and of each by itself: they are somebody else's, as the peer is, and a
+// compiler takes two hundred times as many.
+const (
+	maxProto     = 8 << 20
+	maxProtoText = 1 << 20
+)
 
 // readProto reads a file that is one, and not without end.
-func readProto(path string) ([]byte, error) {
+func readProto(path string, most int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -145,9 +150,9 @@ func readProto(path string) ([]byte, error) {
 	} else if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is no regular file", printable(path))
 	}
-	octets, err := io.ReadAll(io.LimitReader(f, maxProto+1))
-	if err == nil && len(octets) > maxProto {
-		err = fmt.Errorf("%s has more than %d MiB", printable(path), maxProto>>20)
+	octets, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(octets)) > most {
+		err = fmt.Errorf("%s has more than %d MiB", printable(path), most>>20)
 	}
 	return octets, err
 }
@@ -155,8 +160,12 @@ func readProto(path string) ([]byte, error) {
 // protoFolders finds a .proto file and what it imports: in the folders and nowhere
 // else, as protoc does.
 func protoFolders(paths []string) protocompile.Resolver {
+	var all atomic.Int64
 	source := &protocompile.SourceResolver{ImportPaths: paths, Accessor: func(path string) (io.ReadCloser, error) {
-		octets, err := readProto(path)
+		octets, err := readProto(path, maxProtoText)
+		if err == nil && all.Add(int64(len(octets))) > maxProto {
+			err = fmt.Errorf("with all imports there are more than %d MiB", maxProto>>20)
+		}
 		return io.NopCloser(bytes.NewReader(octets)), err
 	}}
 	return protocompile.ResolverFunc(func(path string) (protocompile.SearchResult, error) {
@@ -186,13 +195,16 @@ func (p *protoFlags) nameInPaths() (string, error) {
 
 func descriptorSet(octets []byte) ([]protoreflect.FileDescriptor, error) {
 	set := new(descriptorpb.FileDescriptorSet)
+	var cost descriptorCost
+	if err := cost.addParts(octets, set.ProtoReflect().Descriptor(), maxFileParts); err != nil {
+		return nil, fmt.Errorf("it has %w", err)
+	}
 	if err := (proto.UnmarshalOptions{RecursionLimit: maxNesting}).Unmarshal(octets, set); err != nil {
 		return nil, errors.New("it is neither a .proto file, by its name, nor a FileDescriptorSet")
 	}
-	names := 0
 	for _, f := range set.GetFile() {
-		if names += fullNames(f); names > maxFullNames {
-			return nil, fmt.Errorf("its declarations have names of more than %d MiB", maxFullNames>>20)
+		if err := cost.addNames(f); err != nil {
+			return nil, fmt.Errorf("it has %w", err)
 		}
 	}
 	registry, err := protodesc.NewFiles(set)
