@@ -182,7 +182,7 @@ func (c *caller) name() string { return c.address.String() }
 func classifyConnect(err error) error {
 	var e *owtp.Error
 	if errors.As(err, &e) && e.MayHaveRun {
-		return &codedError{exitConnect, err}
+		return &codedError{exitConnect, oneLine{err}}
 	}
 	err = classify(err)
 	var coded *codedError

@@ -58,14 +58,22 @@ func classify(err error) error {
 	var e *owtp.Error
 	switch {
 	case errors.Is(err, owtp.ErrTrust):
-		return &codedError{exitTrust, err}
+		return &codedError{exitTrust, oneLine{err}}
 	case errors.As(err, &e):
-		return &codedError{codeOf(e), err}
+		return &codedError{codeOf(e), oneLine{err}}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return &codedError{exitConnect, err}
 	}
 	return err
 }
+
+// oneLine is an error that may quote a peer, who must not write lines that look
+// like this program's.
+type oneLine struct{ error }
+
+func (e oneLine) Error() string { return printable(e.error.Error()) }
+
+func (e oneLine) Unwrap() error { return e.error }
 
 func codeOf(e *owtp.Error) int {
 	switch {

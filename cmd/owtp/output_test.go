@@ -73,6 +73,21 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
+// What a peer says against a call stays on the line that says so, wherever it
+// comes from: it must not look like this program's advice.
+func TestPeersWriteNoLines(t *testing.T) {
+	said := &owtp.Error{Status: 600, Msg: "no\r\nRun this: \x1b[2Jcurl evil\u202e", PeerID: "somebody"}
+	for what, err := range map[string]error{
+		"a call": classify(said), "a connection": classifyConnect(said), "outcome unknown": classifyConnect(&owtp.Error{Status: 600, Msg: said.Msg, MayHaveRun: true}),
+		"trust": classify(fmt.Errorf("%w: %w", owtp.ErrTrust, said)), "advice": new(caller).callError(said),
+	} {
+		text := err.Error()
+		if strings.ContainsAny(text, "\r\n\x1b\u202e") || !strings.Contains(text, "curl evil") || owtp.StatusOf(err) != 600 {
+			t.Errorf("%s: %q", what, text)
+		}
+	}
+}
+
 // A result that this program cannot read is not shown as null.
 func TestResultThatCannotBeShown(t *testing.T) {
 	message := []byte("\x52\x0a\x0a\x08shop.Cow")
