@@ -199,7 +199,8 @@ type ConnectConfig struct {
 	InsecureV1TrustAgreement bool `json:"insecureV1TrustAgreement,omitempty"`
 	// InsecureV1BareText takes sealed parameters that are no JSON, as version
 	// 1 peers send that pass a bare string: anything else that opens by chance
-	// reaches the handler as well. To dial with Version 1 it is for what the
+	// reaches the handler as well, and so does a signed packet without any, whose
+	// signature may be from elsewhere. To dial with Version 1 it is for what the
 	// peer calls back.
 	InsecureV1BareText bool `json:"insecureV1BareText,omitempty"`
 	// InsecureV1AnyTime takes signed version 1 requests of any time, for peers

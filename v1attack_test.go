@@ -490,18 +490,50 @@ func TestV1AttackCheckValue(t *testing.T) {
 			h.refused("d "+data, c.opened(h.post(v1Text(t, p), c.announce())), 502)
 		}
 	}
-	// With a signature it is the sender's own word that there are no parameters.
-	h := newV1Host(t, ConnectConfig{})
-	c := newV1Stranger(t)
-	c.agree(h)
-	c.signs = true
-	p := c.request("getInfo", "null")
-	p.Data = json.RawMessage(`""`)
-	if err := legacy.Sign(rand.Reader, c.key, p); err != nil {
-		t.Fatal(err)
-	}
-	if r := c.opened(h.post(v1Text(t, p), c.announce())); r.Status != 200 {
-		t.Errorf("signed without parameters: %+v", r)
+}
+
+// 10, 12: a signature of the peer's that was made for a packet in the clear, for
+// another node perhaps, is put beside its check value. Without data nothing would
+// tell it from what the peer seals; that is taken for a bare text, where such are.
+func TestV1AttackSignatureFromElsewhere(t *testing.T) {
+	t.Parallel()
+	for _, take := range []bool{false, true} {
+		h := newV1Host(t, ConnectConfig{EnableSignature: true, EnableKeyAgreement: true, InsecureV1BareText: take})
+		c := newV1Stranger(t)
+		c.signs = true
+		c.agree(h)
+		seen := c.request("echo", "1")
+		if r := c.opened(h.post(v1Text(t, seen), c.announce())); r.Status != 200 || len(h.taken()) != 1 {
+			t.Fatalf("%+v", r)
+		}
+		session := c.session
+		c.session = nil
+		elsewhere := c.request("getInfo", "null") // to another node, which asks for no agreement
+		c.session = session
+		want := uint64(502)
+		if take {
+			want = 200
+		}
+		for _, data := range []string{`""`, "null", ""} {
+			p := *elsewhere
+			p.Keys, p.Data = seen.Keys, json.RawMessage(data)
+			if data == "" {
+				p.Data = nil
+			}
+			if r := c.opened(h.post(v1Text(t, &p), c.announce())); r.Status != want {
+				t.Errorf("take %v, d %s: %+v", take, data, r)
+			}
+			if ran := len(h.taken()); (ran == 1) != (want == 200) {
+				t.Errorf("take %v, d %s: %d handlers ran", take, data, ran)
+			}
+			if take {
+				want = 409 // once
+			}
+		}
+		// The peer's own without parameters are sealed, and run.
+		if r := c.call(h, "getInfo", "null"); r.Status != 200 {
+			t.Errorf("take %v: the peer's own: %+v", take, r)
+		}
 	}
 }
 

@@ -61,11 +61,18 @@ func TestV1OpenSealedMethod(t *testing.T) {
 }
 
 // Digits that move from the number into the method change the key of what is
-// sealed: they are noticed, but for packets without parameters, whose d is not
-// sealed.
+// sealed: they are noticed, but where InsecureV1BareText takes packets whose d is
+// empty, which is not sealed.
 func TestV1OpenSealedDigits(t *testing.T) {
 	t.Parallel()
-	h := newV1Host(t, ConnectConfig{EnableSignature: true, EnableKeyAgreement: true})
+	for _, take := range []bool{false, true} {
+		v1MoveSealedDigits(t, take)
+	}
+}
+
+func v1MoveSealedDigits(t *testing.T, take bool) {
+	t.Helper()
+	h := newV1Host(t, ConnectConfig{EnableSignature: true, EnableKeyAgreement: true, InsecureV1BareText: take})
 	if err := h.node.HandleFunc("getInfo1", func(ctx *Context) { ctx.Response(ctx.Method, 200, "") }); err != nil {
 		t.Fatal(err)
 	}
@@ -87,14 +94,17 @@ func TestV1OpenSealedDigits(t *testing.T) {
 		forged := *p
 		forged.Method, forged.Nonce = "getInfo1", p.Nonce-1000
 		want, own := uint64(502), uint64(200)
-		if empty {
+		switch {
+		case empty && take:
 			want, own = 200, 409
+		case empty:
+			own = 502
 		}
 		if r := c.opened(h.post(v1Text(t, &forged), c.announce())); r.Status != want {
-			t.Errorf("empty %v, the forged packet: %+v", empty, r)
+			t.Errorf("take %v, empty %v, the forged packet: %+v", take, empty, r)
 		}
 		if r := c.opened(h.post(v1Text(t, p), c.announce())); r.Status != own {
-			t.Errorf("empty %v, the sender's own: %+v", empty, r)
+			t.Errorf("take %v, empty %v, the sender's own: %+v", take, empty, r)
 		}
 	}
 }

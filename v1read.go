@@ -50,12 +50,13 @@ func (q *v1Request) plain(text string) *refusal {
 
 // open decrypts. The check value travels in clear and there is no MAC, so that
 // only the form of what comes out tells the sender from somebody who has seen
-// its packets: it must be JSON, and it must be there, or be signed.
+// its packets: it must be JSON, and it must be there.
 func (q *v1Request) open(sealed string) *refusal {
 	if sealed == "" {
-		// In packet version 0 nothing else would tell that the version is the
-		// sender's, and such a peer seals null.
-		if !q.signed || q.p.Version == 0 {
+		// Not even a signature says that the sender has sealed nothing: it
+		// covers no keys, and is as good on a packet in the clear, to any node.
+		// Of version 1's nodes only an empty string looks so; none seals null.
+		if !q.signed || !q.in.rules.bareText || q.p.Version == 0 {
 			return v1NotOpened
 		}
 		q.data = []byte("null")
