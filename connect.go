@@ -2,6 +2,7 @@ package owtp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -245,7 +246,10 @@ func (r *remote) dialExchanger(ctx context.Context) (err error) {
 	cfg := r.node.dialConfig(r.spec())
 	switch tr := r.tr.(type) {
 	case transport.Broker:
-		return r.openEndpoint(ctx, tr, cfg)
+		err = r.openEndpoint(ctx, tr, cfg)
+		if errors.Is(err, context.DeadlineExceeded) { // it says what the broker has not done
+			err = newError(ErrRequestTimeout, "%w", bare{err})
+		}
 	case transport.ExchangeDialer:
 		r.exch, err = tr.DialExchange(ctx, cfg)
 	}

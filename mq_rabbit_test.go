@@ -2,8 +2,10 @@ package owtp_test
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"strings"
 	"sync"
@@ -231,4 +233,16 @@ func TestRabbitBadInput(t *testing.T) {
 	wantErr(t, err, "EnableSSL", "amqps")
 	err = n.Listen(owtp.ConnectConfig{Address: broker.DSN, ConnectType: owtp.MQ, ReadQueueName: "owtp.reply.x"})
 	wantErr(t, err, "ReadQueueName", "owtp.reply.x")
+
+	// What takes connections and says nothing.
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer silent.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	err = n.ConnectContext(ctx, "peer", owtp.ConnectConfig{Address: "amqp://u:" + secret + "@" + silent.Addr().String(), ConnectType: owtp.MQ, WriteQueueName: "q"})
+	if e := wantStatus(t, err, owtp.ErrRequestTimeout); e.MayHaveRun || strings.Contains(err.Error(), secret) {
+		t.Errorf("a silent broker: %v (may have run: %v)", err, e.MayHaveRun)
+	}
+	wantErr(t, err, silent.Addr().String(), "did not answer in time", "is it RabbitMQ")
 }
