@@ -5,6 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"runtime"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/tidwall/gjson"
@@ -12,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -121,6 +125,136 @@ func TestAnyWithinAny(t *testing.T) {
 		}
 		if _, err := asJSON.Marshal(nest(n)); (err == nil) != ok {
 			t.Errorf("%d deep as JSON: %v", n, err)
+		}
+	}
+}
+
+// Fields count wherever JSON is made of them: inside of a message that an Any holds
+// as octets, over all of them, and in lists of an enumeration, which have one octet
+// for each name. None of them costs what the message would.
+func TestFieldsOfAnyAndPackedValuesAreBounded(t *testing.T) {
+	items := func(n int) *anypb.Any {
+		return &anypb.Any{TypeUrl: "x/owtp.test.Order", Value: bytes.Repeat(field(2, nil), n)}
+	}
+	inAny := func(n int, wrapped int) []byte {
+		a := items(n)
+		for range wrapped {
+			a = must[*anypb.Any](t)(anypb.New(a))
+		}
+		return must[[]byte](t)(asProto.Marshal(a))
+	}
+	for name, c := range map[string]struct {
+		data []byte
+		ok   bool
+	}{
+		"a few in an Any":     {inAny(1000, 0), true},
+		"many in an Any":      {inAny(wire.MaxValues+1, 0), false},
+		"many far inside":     {inAny(wire.MaxValues+1, 20), false},
+		"a few packed names":  {packedStates(t, 1000), true},
+		"many packed names":   {packedStates(t, wire.MaxValues+1), false},
+		"many Anys with some": {anysOf(t, 1001, items(1000)), false},
+		"some Anys with some": {anysOf(t, 10, items(1000)), true},
+	} {
+		if err := codec.Check(asProto, c.data); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		text, err := codec.ToJSON(asProto, c.data)
+		runtime.ReadMemStats(&after)
+		if (err == nil) != c.ok || err != nil && !strings.Contains(err.Error(), "more than 1000000 fields") {
+			t.Errorf("%s: %d octets of JSON, %v", name, len(text), err)
+		}
+		if got := after.TotalAlloc - before.TotalAlloc; err != nil && got > 30*uint64(len(c.data)) {
+			t.Errorf("%s: %d octets cost %d before they are refused", name, len(c.data), got)
+		}
+	}
+}
+
+// packedStates is a message known as packed.M with a packed list of n names.
+func packedStates(t *testing.T, n int) []byte {
+	if err := registerPacked(); err != nil {
+		t.Fatal(err)
+	}
+	return field(10, join(field(1, []byte("packed.M")), field(2, field(1, bytes.Repeat([]byte{1}, n)))))
+}
+
+func anysOf(t *testing.T, n int, a *anypb.Any) []byte {
+	if err := registerPacked(); err != nil {
+		t.Fatal(err)
+	}
+	one := field(2, must[[]byte](t)(proto.Marshal(a)))
+	return field(10, join(field(1, []byte("packed.M")), field(2, bytes.Repeat(one, n))))
+}
+
+var registerPacked = sync.OnceValue(func() error {
+	repeated := descriptorpb.FieldDescriptorProto_LABEL_REPEATED.Enum()
+	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
+		Name: proto.String("packed.proto"), Package: proto.String("packed"), Syntax: proto.String("proto3"),
+		Dependency: []string{"google/protobuf/any.proto", "internal/testpb/testpb.proto"},
+		MessageType: []*descriptorpb.DescriptorProto{{Name: proto.String("M"), Field: []*descriptorpb.FieldDescriptorProto{
+			{Name: proto.String("states"), Number: proto.Int32(1), Label: repeated, Type: descriptorpb.FieldDescriptorProto_TYPE_ENUM.Enum(), TypeName: proto.String(".owtp.test.State")},
+			{Name: proto.String("anys"), Number: proto.Int32(2), Label: repeated, Type: descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(), TypeName: proto.String(".google.protobuf.Any")},
+		}}},
+	}, protoregistry.GlobalFiles)
+	if err != nil {
+		return err
+	}
+	return protoregistry.GlobalTypes.RegisterMessage(dynamicpb.NewMessageType(file.Messages().Get(0)))
+})
+
+// What an any points to is decoded into, in each format, and its names are as
+// exact there.
+func TestDecodeIntoWhatAnAnyPointsTo(t *testing.T) {
+	type pay struct {
+		Amount int `json:"amount"`
+	}
+	for _, f := range []codec.Format{asJSON, asProto} {
+		var p pay
+		var into any = &p
+		if err := codec.Decode(f, must[[]byte](t)(f.Marshal(map[string]int{"amount": 5})), &into); err != nil || p.Amount != 5 || into != any(&p) {
+			t.Errorf("%s: %+v, %v", f.Name(), p, err)
+		}
+		if err := codec.Decode(f, must[[]byte](t)(f.Marshal(map[string]int{"AMOUNT": 7})), &into); err == nil {
+			t.Errorf("%s: another spelling gives %+v", f.Name(), p)
+		}
+		var m any = new(testpb.Order)
+		if err := codec.Decode(f, must[[]byte](t)(f.Marshal(anOrder())), &m); err != nil || !proto.Equal(m.(proto.Message), anOrder()) {
+			t.Errorf("%s: %v, %v", f.Name(), m, err)
+		}
+		if err := codec.Decode(f, must[[]byte](t)(f.Marshal(nil)), &into); err != nil || into != nil {
+			t.Errorf("%s: null gives %v, %v", f.Name(), into, err)
+		}
+		var self any
+		self = &self
+		_ = codec.Decode(f, must[[]byte](t)(f.Marshal(1)), &self) // which ends
+	}
+}
+
+// An embedded struct with a name of its own lends none of its fields' names.
+func TestEmbeddedNamesAreTheirOwn(t *testing.T) {
+	type Lent struct {
+		Amount int `json:"amount"`
+	}
+	type Hidden struct {
+		Secret int `json:"secret"`
+	}
+	type outer struct {
+		Lent   `json:"lent"`
+		Hidden `json:"-"`
+		To     string `json:"to"`
+	}
+	for text, ok := range map[string]bool{
+		`{"to":"a","AMOUNT":1,"SECRET":[1]}`: true, // unknown here, whatever they are inside
+		`{"lent":{"amount":1}}`:              true,
+		`{"lent":{"AMOUNT":1}}`:              false,
+		`{"TO":"a"}`:                         false,
+	} {
+		for _, f := range []codec.Format{asJSON, asProto} {
+			var o outer
+			if err := codec.Decode(f, must[[]byte](t)(codec.Encode(f, json.RawMessage(text))), &o); (err == nil) != ok || o.Secret != 0 {
+				t.Errorf("%s: %s gives %+v, %v", f.Name(), text, o, err)
+			}
 		}
 	}
 }

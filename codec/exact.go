@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -59,7 +60,14 @@ func findNames(t reflect.Type, seen map[reflect.Type]*names) *names {
 	case reflect.Struct:
 		n.fields, n.folded = make(map[string]*names), make(map[string]string)
 		depth := make(map[string]int)
+		var keeps [][]int // embedded structs that keep their fields to themselves
 		for _, f := range reflect.VisibleFields(t) {
+			if slices.ContainsFunc(keeps, func(outer []int) bool { return len(f.Index) > len(outer) && slices.Equal(f.Index[:len(outer)], outer) }) {
+				continue
+			}
+			if f.Anonymous && f.Tag.Get("json") != "" && !strings.HasPrefix(f.Tag.Get("json"), ",") {
+				keeps = append(keeps, f.Index)
+			}
 			name, ok := jsonName(f)
 			if at, taken := depth[name]; ok && (!taken || len(f.Index) < at) { // the outermost is meant
 				depth[name] = len(f.Index)

@@ -58,6 +58,9 @@ func (f jsonFormat) Unmarshal(data []byte, v any) error {
 }
 
 func (jsonFormat) decode(data []byte, v any) error {
+	if string(data) != "null" {
+		v = pointedTo(v)
+	}
 	if m := messageIn(v); m != nil {
 		return messageFromJSON(data, m)
 	}

@@ -27,6 +27,22 @@ const (
 	maxTypeName = 255
 )
 
+// pointedTo returns the pointer that v points to in an any, if it does: that is
+// decoded into, as by encoding/json.
+func pointedTo(v any) any {
+	for range maxDepth { // and an any may point to itself
+		p, ok := v.(*any)
+		if !ok || p == nil {
+			break
+		}
+		if inner := reflect.ValueOf(*p); inner.Kind() != reflect.Pointer || inner.IsNil() {
+			break
+		}
+		v = *p
+	}
+	return v
+}
+
 // messageIn returns the message that v, the target of decoding, is or points to;
 // a nil pointer to one is given a new message. nil means that it is none.
 func messageIn(v any) proto.Message {
@@ -58,7 +74,8 @@ func messageJSON(m proto.Message) ([]byte, error) {
 	if isNilMessage(m) {
 		return []byte("null"), nil
 	}
-	if err := boundAny(m.ProtoReflect(), maxDepth+1); err != nil {
+	left := wire.MaxValues
+	if err := boundAny(m.ProtoReflect(), maxDepth+1, &left); err != nil {
 		return nil, err
 	}
 	text, err := protojson.Marshal(m)
@@ -71,10 +88,10 @@ func messageJSON(m proto.Message) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// boundAny bounds how deep messages nest, with those that an Any holds as octets:
-// the library opens each of them for JSON, and copies all that is inside at every
-// step.
-func boundAny(m protoreflect.Message, depth int) (err error) {
+// boundAny bounds how deep messages nest, and how many fields are left, with those
+// that an Any holds as octets: the library opens each of them for JSON, and copies
+// all that is inside at every step.
+func boundAny(m protoreflect.Message, depth int, left *int) (err error) {
 	if !holdsAny(m.Descriptor()) {
 		return nil
 	}
@@ -83,30 +100,34 @@ func boundAny(m protoreflect.Message, depth int) (err error) {
 	}
 	if d := m.Descriptor(); d.FullName() == anyName {
 		t, err := protoregistry.GlobalTypes.FindMessageByURL(m.Get(d.Fields().ByNumber(1)).String())
-		if err != nil || !holdsAny(t.Descriptor()) {
+		if err != nil {
 			return nil // the library says what is wrong
+		}
+		value := m.Get(d.Fields().ByNumber(2)).Bytes()
+		if err := countFields(t.Descriptor(), value, depth, left); err != nil || !holdsAny(t.Descriptor()) {
+			return err
 		}
 		inner := t.New()
 		opts := proto.UnmarshalOptions{AllowPartial: true, RecursionLimit: depth}
-		if err := opts.Unmarshal(m.Get(d.Fields().ByNumber(2)).Bytes(), inner.Interface()); err != nil {
+		if err := opts.Unmarshal(value, inner.Interface()); err != nil {
 			return plainError(err)
 		}
-		return boundAny(inner, depth-1)
+		return boundAny(inner, depth-1, left)
 	}
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {
 		case f.IsMap() && f.MapValue().Message() != nil:
 			v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
-				err = boundAny(v.Message(), depth-1)
+				err = boundAny(v.Message(), depth-1, left)
 				return err == nil
 			})
 		case f.IsMap() || f.Message() == nil:
 		case f.IsList():
 			for i := 0; i < v.List().Len() && err == nil; i++ {
-				err = boundAny(v.List().Get(i).Message(), depth-1)
+				err = boundAny(v.List().Get(i).Message(), depth-1, left)
 			}
 		default:
-			err = boundAny(v.Message(), depth-1)
+			err = boundAny(v.Message(), depth-1, left)
 		}
 		return err == nil
 	})
@@ -246,8 +267,8 @@ func unmarshalMessage(name, value []byte, m proto.Message) error {
 	if d.FullName() != protoreflect.FullName(name) {
 		return errorf("the value is a message %s, and %s is wanted", name, d.FullName())
 	}
-	// A field takes at least two octets, so that shorter ones need no counting.
-	if left := wire.MaxValues; len(value) > 2*left {
+	// What is counted takes at least one octet, so that shorter ones need none.
+	if left := wire.MaxValues; len(value) > left {
 		if err := countFields(d, value, maxDepth, &left); err != nil {
 			return err
 		}
@@ -259,7 +280,8 @@ func unmarshalMessage(name, value []byte, m proto.Message) error {
 }
 
 // countFields bounds how many fields there are in all: an empty message in a list
-// has two octets here and a hundred times as many in memory.
+// has two octets here and a hundred times as many in memory. So has a value of an
+// enumeration in a packed list, which is one octet here and a name in JSON.
 func countFields(d protoreflect.MessageDescriptor, b []byte, depth int, left *int) error {
 	if depth == 0 {
 		return errorf("nested deeper than %d", maxDepth)
@@ -291,7 +313,18 @@ func countFields(d protoreflect.MessageDescriptor, b []byte, depth int, left *in
 				return within(string(f.Name()), err)
 			}
 		}
+		if f != nil && f.Enum() != nil && typ == protowire.BytesType {
+			packed, _ := protowire.ConsumeBytes(b)
+			for _, c := range packed {
+				if c < 0x80 { // the last octet of a value
+					*left--
+				}
+			}
+		}
 		b = b[n:]
+	}
+	if *left < 0 {
+		return errorf("more than %d fields", wire.MaxValues)
 	}
 	return nil
 }

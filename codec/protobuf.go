@@ -73,6 +73,9 @@ func (f *protobufFormat) decode(data []byte, v any) error {
 	if err != nil {
 		return err
 	}
+	if n.tag != tagNull {
+		v = pointedTo(v)
+	}
 	m := messageIn(v)
 	if n.tag == tagMessage {
 		return decodeMessage(n.oct, m, v)
