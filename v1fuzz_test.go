@@ -11,7 +11,8 @@ import (
 
 // FuzzV1Serve gives a listener any octets as a request of version 1, over HTTP and
 // from a queue. It does not panic; what it answers is the response to the request;
-// and a handler sees JSON only, and a peer only where its signature verifies.
+// and a handler sees JSON only, a peer only where its signature verifies, and
+// sealed parameters only of the packet versions that are taken.
 func FuzzV1Serve(f *testing.F) {
 	r := readV1(f)
 	cert, err := NewCertificate(r.Server)
@@ -37,7 +38,8 @@ func FuzzV1Serve(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, body []byte, announced string, queued bool) {
-		spec := *l.spec
+		spec, rules := *l.spec, *l.spec.v1
+		rules.version0, rules.bareText, spec.v1 = len(body)%2 == 0, len(body)%3 == 0, &rules
 		own := &listener{node: l.node, spec: &spec, kind: l.kind, v1: l.v1} // a queue's in all that matters here
 		if queued {
 			own.kind, spec.WriteQueueName, announced = transport.MQ, "to-client", ""
@@ -47,6 +49,9 @@ func FuzzV1Serve(f *testing.F) {
 		for _, s := range h.taken() {
 			if !json.Valid([]byte(s.data)) || malformed != nil {
 				t.Errorf("a handler has seen %q", s.data)
+			}
+			if s.sealed && p.Version != 1 && !(p.Version == 0 && rules.version0) {
+				t.Errorf("sealed in version %d: %q", p.Version, body)
 			}
 			if s.proved {
 				if key, err := legacy.Verify(p, nil); err != nil || v1ID(key.ID()) != s.pid {

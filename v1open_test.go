@@ -58,6 +58,18 @@ func TestV1OpenSealedMethod(t *testing.T) {
 		p.Method = "echo"
 		h.refused("the peer's own", c.opened(h.post(v1Text(t, p), c.announce())), 409)
 	}
+	// And so it is with calls back, on both ends.
+	mode := v1Modes["agreed"]
+	mode.InsecureV1TrustAgreement = true
+	s := newV1Stand(t, "", mode)
+	if err := s.node.HandleFunc("other", func(ctx *Context) { ctx.Response(ctx.PID, 200, "") }); err != nil {
+		t.Fatal(err)
+	}
+	q := s.asks("1", false) // "ping"
+	q.Method = "other"
+	if r, sealed := s.back(q); r.Status != 200 || !sealed || string(r.Result) != `"v1:`+s.peer.id()+`"` {
+		t.Errorf("called back: %+v", r)
+	}
 }
 
 // Digits that move from the number into the method change the key of what is
