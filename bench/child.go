@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 )
 
 // A child is this program as another process, which is told by lines on its
@@ -102,21 +101,4 @@ func runChild(spec string) error {
 		}
 	}
 	return lines.Err()
-}
-
-// openFiles makes room for so many sockets.
-func openFiles(n uint64) error {
-	var l syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
-		return err
-	}
-	if l.Cur >= n {
-		return nil
-	}
-	l.Cur = n
-	l.Max = max(l.Max, n)
-	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &l); err != nil {
-		return fmt.Errorf("%d open files are needed (ulimit -n): %w", n, err)
-	}
-	return nil
 }

@@ -6,7 +6,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -127,16 +126,6 @@ func offered(ctx context.Context, l *line, rate float64, length time.Duration) (
 		return nil, *err
 	}
 	return crew.times(), nil
-}
-
-// processorTime is what the process has used on all processors, in the kernel's
-// part too.
-func processorTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		panic(err) // it cannot fail for the process itself
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // times is a histogram of durations in steps of less than one hundredth, so that

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -141,9 +140,9 @@ func (q *queueCluster) faults() {
 		}},
 		{name: "replica stuck", fail: func(some func()) {
 			p := q.replicas[q.serving()].cmd.Process
-			must(q.t, p.Signal(syscall.SIGSTOP))
+			must(q.t, p.Signal(servers.PauseSignal))
 			outlast()
-			must(q.t, p.Signal(syscall.SIGCONT))
+			must(q.t, p.Signal(servers.ResumeSignal))
 		}},
 		{name: "network stalled", fail: func(some func()) {
 			for _, r := range []*servers.Relay{q.callers, q.hosts} {

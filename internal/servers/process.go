@@ -16,9 +16,10 @@ import (
 	"time"
 )
 
+// PauseSignal stops a process where it is, and ResumeSignal lets it go on.
 const (
-	pauseSignal  = syscall.SIGSTOP
-	resumeSignal = syscall.SIGCONT
+	PauseSignal  = syscall.SIGSTOP
+	ResumeSignal = syscall.SIGCONT
 )
 
 // stopPatience is how long a server may take to end when it is asked to.
@@ -125,7 +126,7 @@ func (p *process) signalAll(sig syscall.Signal) error {
 // threads stand still: the signal alone reaches them when the kernel comes round
 // to it.
 func (p *process) halt() error {
-	if err := p.signalAll(pauseSignal); err != nil {
+	if err := p.signalAll(PauseSignal); err != nil {
 		return err
 	}
 	all := append(childrenOf(p.cmd.Process.Pid), p.cmd.Process.Pid)

@@ -183,7 +183,7 @@ func (s *Server) Pause(t testing.TB) {
 func (s *Server) Resume(t testing.TB) {
 	t.Helper()
 	s.paused = false
-	s.do(t, "resume", func() error { return s.process.signalAll(resumeSignal) })
+	s.do(t, "resume", func() error { return s.process.signalAll(ResumeSignal) })
 }
 
 // Kill ends the server as a crash would.

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/owtp-go/owtp/contrib/nats/broker"
+	"github.com/owtp-go/owtp/internal/servers"
 )
 
 // variable makes a test process an embedded broker, with these options.
@@ -112,10 +113,10 @@ func (b *Broker) signal(t testing.TB, s os.Signal) {
 }
 
 // Pause stops the process where it is: connections stay open and nothing answers.
-func (b *Broker) Pause(t testing.TB) { b.signal(t, syscall.SIGSTOP) }
+func (b *Broker) Pause(t testing.TB) { b.signal(t, servers.PauseSignal) }
 
 // Resume lets a paused broker go on.
-func (b *Broker) Resume(t testing.TB) { b.signal(t, syscall.SIGCONT) }
+func (b *Broker) Resume(t testing.TB) { b.signal(t, servers.ResumeSignal) }
 
 // Kill ends it as a crash would.
 func (b *Broker) Kill(t testing.TB) {
