@@ -2,11 +2,13 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/owtp-go/owtp"
 	"github.com/owtp-go/owtp/codec"
@@ -85,6 +87,23 @@ func TestPeersWriteNoLines(t *testing.T) {
 		if strings.ContainsAny(text, "\r\n\x1b\u202e") || !strings.Contains(text, "curl evil") || owtp.StatusOf(err) != 600 {
 			t.Errorf("%s: %q", what, text)
 		}
+	}
+}
+
+// An error that names the option for old packets names the flag, too, and keeps its
+// exit code.
+func TestOldPacketsNameTheFlag(t *testing.T) {
+	c := &caller{timeout: time.Second}
+	for text, want := range map[string]bool{"ConnectConfig.InsecureV1PacketVersion0 calls it": true, "something else": false} {
+		err := c.within(t.Context(), func(context.Context) error {
+			return classifyConnect(&owtp.Error{Status: owtp.ErrResponseMethodDiffer, Msg: text})
+		})
+		if strings.Contains(err.Error(), "--insecure-v1-packet-version-0") != want || exitCode(err) != exitConnect {
+			t.Errorf("%q: %v, exit code %d", text, err, exitCode(err))
+		}
+	}
+	if err := c.within(t.Context(), func(context.Context) error { return nil }); err != nil {
+		t.Error(err)
 	}
 }
 
