@@ -222,7 +222,7 @@ func TestV1CallAttackSlowPeer(t *testing.T) {
 					if err := n.Connect("other", mode.at(other.addr, HTTP)); err != nil {
 						t.Fatal(err)
 					}
-					const patience = 2 * time.Second
+					const patience = 5 * time.Second
 					ended := make(chan time.Duration, 4)
 					for range 4 {
 						go func() {
@@ -235,7 +235,6 @@ func TestV1CallAttackSlowPeer(t *testing.T) {
 						}()
 						v1Next(t, "a slow handler", began)
 					}
-					start := time.Now()
 					done := make(chan string, 1)
 					err := n.Call(id, "echo", json.RawMessage(`{"a":1}`), false, func(resp Response) {
 						if !resp.OK() {
@@ -253,8 +252,8 @@ func TestV1CallAttackSlowPeer(t *testing.T) {
 					if got := v1Next(t, "the callback", done); got != `{"a":1}` {
 						t.Errorf("answered %s", got)
 					}
-					if d := time.Since(start); d >= patience/2 {
-						t.Errorf("a call beside slow ones took %v", d)
+					if len(ended) != 0 {
+						t.Error("a call beside slow ones has waited for them")
 					}
 					for range 4 {
 						if d := v1Next(t, "a slow call's end", ended); d < patience || d > 3*patience {
