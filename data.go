@@ -21,6 +21,9 @@ func encodeData(f codec.Format, v any) ([]byte, error) {
 		v = json.RawMessage(r.Raw)
 	}
 	data, err := codec.Encode(f, v)
+	if _, encoded := v.(json.RawMessage); encoded && err != nil {
+		return nil, newError(ErrBadRequest, "the JSON that was given cannot be sent as %s: %w", f.Name(), err)
+	}
 	if err != nil {
 		return nil, newError(ErrBadRequest, "value of type %T does not encode as %s: %w", v, f.Name(), err)
 	}
