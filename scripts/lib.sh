@@ -4,7 +4,7 @@
 # Each takes directories of modules and fails with a reason.
 
 # TEST_TIMEOUT ends the tests of one package that hang.
-: "${TEST_TIMEOUT:=8m}"
+: "${TEST_TIMEOUT:=12m}"
 
 # fail says why a check does not pass.
 fail() {
