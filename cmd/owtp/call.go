@@ -260,7 +260,7 @@ func (c *caller) callError(err error) error {
 	err = classify(err)
 	switch {
 	case exitCode(err) == exitUnknown:
-		return fmt.Errorf("%w\nThe call was sent, and nobody knows whether it ran. Ask the peer before repeating it", err)
+		return fmt.Errorf("%w\nThe call was sent, and nobody knows whether it ran. Ask the peer before repeating it", c.withHint(err, owtp.StatusOf(err)))
 	case err != nil:
 		return c.withHint(err, owtp.StatusOf(err))
 	}

@@ -100,7 +100,7 @@ func describe(ctx context.Context, c *console, o describeOptions, address string
 	var api *api
 	err = caller.within(ctx, func(ctx context.Context) error {
 		if err := caller.connect(ctx); err != nil {
-			return err
+			return caller.withHint(err, owtp.StatusOf(err))
 		}
 		api, err = caller.describe(ctx)
 		return err

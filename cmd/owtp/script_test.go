@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -53,7 +54,7 @@ func (f leakChecked) Run() int { return f() }
 //	                         and writes the password to the file NAME.secret
 //	wallet NAME [KIND]       run a node with the services of internal/teststubs, as
 //	                         walletKinds says; sets NAME_HTTP and NAME_WS
-//	stop NAME                end it by SIGTERM; it must end with code 0
+//	end NAME                 end it by SIGTERM; it must end with code 0
 //	secret FILE TEXT         write a file that only its owner can read
 //	blackhole VAR            something that accepts connections and says nothing
 //	closed VAR               an address where nobody listens
@@ -74,14 +75,21 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exit": cmdExit, "serve": cmdServe, "stop": cmdStop, "blackhole": cmdBlackhole,
+			"exit": cmdExit, "serve": cmdServe, "end": cmdEnd, "blackhole": cmdBlackhole,
 			"closed": cmdClosed, "flip": cmdFlip, "cut": cmdCut, "mode": cmdMode,
 			"tlscert": cmdTLSCert, "broker": cmdBroker, "rabbitmq": cmdRabbitMQ, "secret": cmdSecret,
 			"wallet": cmdWallet,
 		},
 	})
-	if files, err := filepath.Glob("testdata/script/*.txtar"); err != nil || len(files) == 0 {
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil || len(files) == 0 {
 		t.Errorf("no scripts were run: %v", err)
+	}
+	for _, name := range files {
+		// testscript's own stop ends a script there, as passed.
+		if text, err := os.ReadFile(name); err != nil || regexp.MustCompile(`(?m)^stop\b`).Match(text) {
+			t.Errorf("%s: it has a stop, after which nothing runs, or cannot be read: %v", name, err)
+		}
 	}
 }
 
@@ -216,9 +224,9 @@ func start(ts *testscript.TestScript, name string, args []string) (next func(any
 	}
 }
 
-func cmdStop(ts *testscript.TestScript, neg bool, args []string) {
+func cmdEnd(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
-		ts.Fatalf("usage: stop NAME")
+		ts.Fatalf("usage: end NAME")
 	}
 	cmd := ts.Value("servers").(map[string]*exec.Cmd)[args[0]]
 	if cmd == nil {
