@@ -2,9 +2,11 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 func newRootCommand(c *console) *cobra.Command {
@@ -35,7 +37,8 @@ A node is an SM2 key; its ID is made from the public key. Calls are open
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return notEmpty(cmd.Flags()) },
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
@@ -45,6 +48,25 @@ A node is an SM2 key; its ID is made from the public key. Calls are open
 		newPeersCommand(c), newVerifyCommand(c), newBrokerCommand(c), newDemoCommand(c), newVersionCommand(c), exitCodesTopic(),
 	)
 	return root
+}
+
+// mayBeEmpty marks flags that "" means something to.
+const mayBeEmpty = "owtp_may_be_empty"
+
+// notEmpty refuses options with nothing in them. A script whose variable is not
+// set would otherwise call without the --peer, the --encrypt or the --signer that
+// it asks for.
+func notEmpty(flags *pflag.FlagSet) (err error) {
+	flags.Visit(func(f *pflag.Flag) {
+		given := []string{f.Value.String()}
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			given = list.GetSlice()
+		}
+		if _, ok := f.Annotations[mayBeEmpty]; !ok && (len(given) == 0 || slices.Contains(given, "")) && err == nil {
+			err = fmt.Errorf("--%s is empty: give it a value, or leave it out", f.Name)
+		}
+	})
+	return err
 }
 
 // arguments checks how many there are and says what they are.

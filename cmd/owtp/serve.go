@@ -72,6 +72,8 @@ a node reads one queue and writes to another, and names an exchange: the first i
 	f := cmd.Flags()
 	f.StringVar(&o.http, "http", defaultHTTP, `where to listen for HTTP, as host:port; "" for nowhere`)
 	f.StringVar(&o.ws, "ws", defaultWebSocket, `where to listen for WebSocket, as host:port; "" for nowhere`)
+	must(f.SetAnnotation("http", mayBeEmpty, nil))
+	must(f.SetAnnotation("ws", mayBeEmpty, nil))
 	o.queues.register(cmd)
 	o.v1.register(cmd)
 	f.BoolVar(&o.sign, "sign", false, "refuse calls that are not signed")
