@@ -27,6 +27,9 @@ const closePatience = 100 * time.Millisecond
 // buffer of just their size: the library does not say how long a message is.
 const scratchSize = 4 << 10
 
+// scratches are shared by all connections: an idle one holds none.
+var scratches = sync.Pool{New: func() any { return new([scratchSize]byte) }}
+
 // conn implements [transport.Conn] and [transport.LegacyConn].
 type conn struct {
 	ws            *websocket.Conn
@@ -38,8 +41,6 @@ type conn struct {
 
 	announced string // the public key in header a of the upgrade
 	legacy    bool   // the other side can speak version 1
-
-	scratch []byte // of the one goroutine that is in Recv
 
 	closing sync.Once
 	closed  atomic.Bool // this side has closed
@@ -105,10 +106,9 @@ func (c *conn) Recv(ctx context.Context) (transport.Message, error) {
 // not fit in the scratch grows in doubling steps as it arrives.
 // Beyond that it asks the budget, for as long as it reads.
 func (c *conn) readAll(r io.Reader) (data []byte, held int, err error) {
-	if c.scratch == nil {
-		c.scratch = make([]byte, scratchSize)
-	}
-	buf, fill := c.scratch, 0
+	scratch := scratches.Get().(*[scratchSize]byte)
+	defer scratches.Put(scratch)
+	buf, fill := scratch[:], 0
 	for {
 		n, err := r.Read(buf[fill:])
 		fill += n
@@ -128,7 +128,7 @@ func (c *conn) readAll(r io.Reader) (data []byte, held int, err error) {
 			buf = buf[:cap(buf)]
 		}
 	}
-	if &buf[0] != &c.scratch[0] {
+	if &buf[0] != &scratch[0] {
 		return buf[:fill:fill], held, nil
 	}
 	return append(make([]byte, 0, fill), buf[:fill]...), held, nil
