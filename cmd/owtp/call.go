@@ -308,6 +308,9 @@ func (o *callOptions) report(by *caller, resp *owtp.Response, p plannedCall) err
 	if resp.Status == owtp.ErrKeyAgreementFailed && p.bareText() && o.security.encrypt != "" {
 		err = fmt.Errorf("%w\nVersion 1 seals a string without its quotes, and many nodes do not take that: send an object, as {\"text\":…}", err)
 	}
+	if resp.Status == owtp.ErrNotFoundMethod && !by.address.v1 {
+		err = fmt.Errorf("%w\nowtp describe lists what the peer serves, if it tells", err)
+	}
 	if details := resp.JsonData().Raw; !o.full && details != "" && details != "null" {
 		err = fmt.Errorf("%w\nIt sent details: --full prints them", err)
 	}

@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/owtp-go/owtp/codec"
 )
 
 // v1Prefix begins the address of a peer that is called in protocol version 1,
@@ -66,6 +68,8 @@ func (v *calledV1) apply(a *peerAddress, o *callOptions) error {
 		return nil
 	case o.save != "":
 		return errors.New("--save does not exist in version 1: its answers are not signed, so that there is no evidence")
+	case o.format != "" && o.format != codec.NameJSON:
+		return fmt.Errorf("--format %.40s does not exist in version 1: it has json", printable(o.format))
 	case o.meta != nil:
 		return errors.New("--meta does not exist in version 1")
 	case s.encrypt != "" && s.encrypt != "aes":

@@ -41,6 +41,9 @@ A node is an SM2 key; its ID is made from the public key. Calls are open
 		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if strings.HasPrefix(err.Error(), "unknown shorthand flag") {
+			return fmt.Errorf("%w; see %s --help. What begins with a dash and is no option, as a negative number, stands behind --", err, cmd.CommandPath())
+		}
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.AddCommand(
