@@ -71,7 +71,9 @@ func (b *batch) release() {
 	}
 }
 
-// An outgoing packet is one, or the octets of one that is written out already.
+// An outgoing packet is one, or the octets of one that is written out already: in
+// JSON the packet, and otherwise the message that holds it alone, with room to
+// seal it.
 type outgoing struct {
 	packet *wire.Packet
 	octets []byte
@@ -183,16 +185,24 @@ func (b *batch) add(l *link, o outgoing) (err error) {
 		b.data, err = o.packet.AppendJSON(b.data)
 		return err
 	}
-	if b.packets == 0 {
-		b.data = slices.Grow(b.data, wire.HeaderSize+o.size()+16+secure.Overhead)
-		b.data = wire.AppendHeader(b.data, l.typeOfRecord())
-	}
-	if o.packet == nil {
-		b.data = wire.AppendRecordPacket(b.data, o.octets)
-	} else {
+	switch {
+	case o.packet == nil && b.packets == 0:
+		b.data = o.octets
+	case o.packet == nil:
+		b.data = append(b.data, o.octets[wire.HeaderSize:]...)
+	default:
+		if b.packets == 0 {
+			b.data = l.beginRecord(b.data, o.packet)
+		}
 		b.data = o.packet.AppendToRecord(b.data)
 	}
 	return nil
+}
+
+// beginRecord writes the header of a message, with room behind it for a packet.
+func (l *link) beginRecord(b []byte, p *wire.Packet) []byte {
+	b = slices.Grow(b, wire.HeaderSize+p.Room()+16+secure.Overhead)
+	return wire.AppendHeader(b, l.typeOfRecord())
 }
 
 // prepared writes a large packet out.
@@ -204,7 +214,7 @@ func (l *link) prepared(o outgoing) (outgoing, error) {
 		b, err := o.packet.AppendJSON(nil)
 		return outgoing{octets: b}, err
 	}
-	return outgoing{octets: o.packet.Append(nil)}, nil
+	return outgoing{octets: o.packet.AppendToRecord(l.beginRecord(nil, o.packet))}, nil
 }
 
 func (l *link) typeOfRecord() wire.MessageType {

@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"slices"
 )
 
@@ -51,22 +52,26 @@ func AppendRecordPacket(b, packet []byte) []byte { return appendOctets(b, 1, pac
 // AppendToRecord appends p to the body of a record.
 func (p *Packet) AppendToRecord(b []byte) []byte {
 	// The length comes first and is known last. Almost always the room for it
-	// is right; otherwise the packet moves to where its length ends.
-	prefix := 1 + 2
-	if p.Room() >= 1<<14 {
-		prefix = 1 + binary.MaxVarintLen32
-	}
+	// is right; otherwise the packet moves to where its length ends, or is copied
+	// if that lies behind where it begins.
+	prefix := 1 + sizeVarint(p.Room())
 	at := len(b)
 	b = slices.Grow(b, prefix+p.Room())[:at+prefix]
 	b = p.Append(b)
 	n := len(b) - at - prefix
-	if n >= 1<<7 && n < 1<<14 && prefix == 1+2 {
+	switch need := 1 + sizeVarint(n); {
+	case need == prefix:
 		b[at] = 1<<3 | typeBytes
 		binary.PutUvarint(b[at+1:], uint64(n))
 		return b
+	case need > prefix:
+		return AppendRecordPacket(b[:at:at], b[at+prefix:])
 	}
 	return AppendRecordPacket(b[:at], b[at+prefix:])
 }
+
+// sizeVarint is how many octets a length takes.
+func sizeVarint(n int) int { return (bits.Len64(uint64(n)|1) + 6) / 7 }
 
 // AppendMessage appends a message of type packets that holds p alone.
 func (p *Packet) AppendMessage(b []byte) []byte {

@@ -361,11 +361,21 @@ func TestReleaseLeavesNothing(t *testing.T) {
 
 // A packet of any length stands in a record as its length says.
 func TestAppendToRecord(t *testing.T) {
-	for _, size := range []int{0, 1, 40, 90, 100, 101, 102, 127, 128, 16000, 16200, 16383, 16384, 1 << 20} {
+	sizes := []int{0, 1, 1 << 20}
+	for _, border := range []int{1 << 7, 1 << 14, 1 << 21} { // where its length takes one octet more
+		for n := max(2, border-400); n < border+40; n += 1 + border>>18 {
+			sizes = append(sizes, n)
+		}
+	}
+	for _, size := range sizes {
 		p := &Packet{Kind: Response, Nonce: Nonce{1}, Format: "raw", Data: bytes.Repeat([]byte{7}, size)}
+		packet := p.Append(nil)
 		got := p.AppendToRecord([]byte("head"))
-		if want := AppendRecordPacket([]byte("head"), p.Append(nil)); !bytes.Equal(got, want) {
+		if want := AppendRecordPacket([]byte("head"), packet); !bytes.Equal(got, want) {
 			t.Errorf("%d octets of data: % x, want % x", size, got[:20], want[:20])
+		}
+		if len(packet) > p.Room() {
+			t.Errorf("%d octets of data: a packet of %d octets, and room for %d", size, len(packet), p.Room())
 		}
 	}
 }
