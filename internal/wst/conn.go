@@ -23,13 +23,6 @@ import (
 // whoever closes a thousand dead connections.
 const closePatience = 100 * time.Millisecond
 
-// scratchSize is where small messages are put together before they get a
-// buffer of just their size: the library does not say how long a message is.
-const scratchSize = 4 << 10
-
-// scratches are shared by all connections: an idle one holds none.
-var scratches = sync.Pool{New: func() any { return new([scratchSize]byte) }}
-
 // conn implements [transport.Conn] and [transport.LegacyConn].
 type conn struct {
 	ws            *websocket.Conn
@@ -102,36 +95,30 @@ func (c *conn) Recv(ctx context.Context) (transport.Message, error) {
 	return transport.Message{Form: form, Data: data}, nil
 }
 
-// readAll reads one message to a buffer that the caller may keep. What does
-// not fit in the scratch grows in doubling steps as it arrives.
-// Beyond that it asks the budget, for as long as it reads.
+// readAll reads one message to a buffer that the caller may keep. It asks the
+// budget for what it holds beyond the first piece, for as long as it reads.
 func (c *conn) readAll(r io.Reader) (data []byte, held int, err error) {
-	scratch := scratches.Get().(*[scratchSize]byte)
-	defer scratches.Put(scratch)
-	buf, fill := scratch[:], 0
-	for {
-		n, err := r.Read(buf[fill:])
-		fill += n
+	var all pile
+	defer all.release()
+	for room := all.more(); ; {
+		n, err := r.Read(room)
+		all.octets += n
 		if err == io.EOF {
-			break
+			return all.join(), held, nil
 		}
 		if err != nil {
 			return nil, held, err
 		}
-		if fill == len(buf) {
-			if !c.receiving.Take(len(buf)) {
-				return nil, held, httpguard.ErrBusy
-			}
-			held += len(buf)
-			// One byte over the limit, so that the library sees the excess.
-			buf = httpguard.Grow(buf, max(c.maxMessage, scratchSize)+1)
-			buf = buf[:cap(buf)]
+		if room = room[n:]; len(room) > 0 {
+			continue
 		}
+		next := all.next()
+		if !c.receiving.Take(next) {
+			return nil, held, httpguard.ErrBusy
+		}
+		held += next
+		room = all.more()
 	}
-	if &buf[0] != &scratch[0] {
-		return buf[:fill:fill], held, nil
-	}
-	return append(make([]byte, 0, fill), buf[:fill]...), held, nil
 }
 
 // broken ends the connection after a failed read; the library leaves that open
