@@ -542,7 +542,8 @@ func TestStrangersAuthorizeComesFirst(t *testing.T) {
 				t.Errorf("message %d was answered with %+v, %v", i, p, err)
 			}
 			if n := count() - before; n != 1 {
-				t.Errorf("message %d: Authorize was asked %d times", i, n)
+				p, err := parsePlain(answers[0])
+				t.Fatalf("message %d: Authorize was asked %d times; it was answered with %+v, %v", i, n, p, err)
 			}
 			if ids[i] != "" && asked[len(asked)-1] != ids[i] {
 				t.Errorf("message %d: Authorize was asked about %s", i, asked[len(asked)-1])
