@@ -90,7 +90,7 @@ func deliver(t *testing.T, m medium, addr string, messages []transport.Message) 
 			}
 			break // it has closed on us
 		}
-		rctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		rctx, cancel := context.WithTimeout(ctx, time.Second) // who says nothing hangs up
 		answer, err := c.Recv(rctx)
 		cancel()
 		if err != nil {

@@ -536,7 +536,7 @@ func TestStrangersAuthorizeComesFirst(t *testing.T) {
 			before := count()
 			answers := deliver(t, m, addr, []transport.Message{msg})
 			if len(answers) != 1 || typeOf(answers[0]) == wire.TypeHelloReply {
-				t.Fatalf("message %d: %d answers, of type %d", i, len(answers), typeOf(answers[0]))
+				t.Fatalf("message %d: %d answers: %.200v", i, len(answers), answers)
 			}
 			if p, err := parsePlain(answers[0]); err != nil || p.Status != owtp.ErrUnauthorized {
 				t.Errorf("message %d was answered with %+v, %v", i, p, err)
