@@ -52,20 +52,17 @@ func AppendRecordPacket(b, packet []byte) []byte { return appendOctets(b, 1, pac
 // AppendToRecord appends p to the body of a record.
 func (p *Packet) AppendToRecord(b []byte) []byte {
 	// The length comes first and is known last. Almost always the room for it
-	// is right; otherwise the packet moves to where its length ends, or is copied
-	// if that lies behind where it begins.
+	// is right; otherwise it is too much, and the packet moves to where its
+	// length ends.
 	prefix := 1 + sizeVarint(p.Room())
 	at := len(b)
 	b = slices.Grow(b, prefix+p.Room())[:at+prefix]
 	b = p.Append(b)
 	n := len(b) - at - prefix
-	switch need := 1 + sizeVarint(n); {
-	case need == prefix:
+	if prefix == 1+sizeVarint(n) {
 		b[at] = 1<<3 | typeBytes
 		binary.PutUvarint(b[at+1:], uint64(n))
 		return b
-	case need > prefix:
-		return AppendRecordPacket(b[:at:at], b[at+prefix:])
 	}
 	return AppendRecordPacket(b[:at], b[at+prefix:])
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"reflect"
 	"runtime"
 	"strings"
@@ -367,9 +368,18 @@ func TestAppendToRecord(t *testing.T) {
 			sizes = append(sizes, n)
 		}
 	}
+	all := []*Packet{samplePacket(), samplePacket()}
+	v := reflect.ValueOf(all[1]).Elem() // with numbers that take most
+	for i := range v.NumField() {
+		if f := v.Field(i); f.CanSet() && f.Kind() == reflect.Uint64 {
+			f.SetUint(math.MaxUint64)
+		}
+	}
 	for _, size := range sizes {
-		p := &Packet{Kind: Response, Nonce: Nonce{1}, Format: "raw", Data: bytes.Repeat([]byte{7}, size)}
-		packet := p.Append(nil)
+		all = append(all, &Packet{Kind: Response, Nonce: Nonce{1}, Format: "raw", Data: bytes.Repeat([]byte{7}, size)})
+	}
+	for _, p := range all {
+		size, packet := len(p.Data), p.Append(nil)
 		got := p.AppendToRecord([]byte("head"))
 		if want := AppendRecordPacket([]byte("head"), packet); !bytes.Equal(got, want) {
 			t.Errorf("%d octets of data: % x, want % x", size, got[:20], want[:20])
